@@ -1,0 +1,8 @@
+// The extension module pysim._core. The only folder that includes pybind11.
+#include "bindings/bindings.h"
+
+PYBIND11_MODULE(_core, m) {
+  m.doc() = "C++ core of pysim: block-sparse kernels and the simulated machine.";
+  pysim::bind_kernels(m);
+  pysim::bind_sim(m);
+}

@@ -1,0 +1,3 @@
+namespace pysim {
+int placeholder() { return 0; }
+}  // namespace pysim

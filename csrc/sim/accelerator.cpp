@@ -1,0 +1,3 @@
+namespace pysim {
+int sim_placeholder() { return 0; }
+}  // namespace pysim

@@ -1,0 +1,32 @@
+"""Every error that pysim raises on purpose, so that a caller can catch one family."""
+
+from __future__ import annotations
+
+
+class PysimError(Exception):
+    """Something the caller can put right.
+
+    Args:
+        message: "where: expected X, got Y".
+        hint: What to do about it, one sentence; the command line prints it on its own line.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class ConfigError(PysimError):
+    """A setting is out of its range, or two settings exclude each other."""
+
+
+class DataError(PysimError):
+    """A data set or checkpoint file is missing, truncated, oversized or not what it claims to be."""
+
+
+class ModelError(PysimError):
+    """A model is unknown, or does something that cannot be lowered."""
+
+
+class ShapeError(PysimError):
+    """An array has the wrong shape, type or layout."""
