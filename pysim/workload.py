@@ -17,9 +17,9 @@ Int64Array = npt.NDArray[np.int64]
 class BlockGrid:
     """How W (m, k) is cut into blocks of ``bh`` output features by ``bw`` input channels.
 
-    The reduction k is ordered (kernel position, channel), channels fastest. A block never straddles two kernel
-    positions: the last block of each position may be narrower than ``bw``, the last block row shorter than
-    ``bh``. csrc/base/block_grid.h states the same in C++.
+    The reduction k is ordered (kernel position, channel), channels fastest. A block never straddles two
+    kernel positions: the last block of each position may be narrower than ``bw``, the last block row
+    shorter than ``bh``. csrc/base/block_grid.h states the same in C++.
 
     Args:
         m: Output features, at least 1.
@@ -63,7 +63,7 @@ class BlockGrid:
 
     @property
     def col_edges(self) -> Int64Array:
-        """(block columns + 1,): block column j covers reduction elements col_edges[j] to col_edges[j + 1] - 1."""
+        """(block columns + 1,): block column j covers elements col_edges[j] to col_edges[j + 1] - 1 of k."""
         within = np.arange(0, self.channels, self.bw, dtype=np.int64)
         starts = np.arange(self.positions, dtype=np.int64)[:, None] * self.channels + within
         return np.append(starts.ravel(), self.k)
@@ -93,3 +93,135 @@ class BlockGrid:
                 f"block mask: expected bool {self.shape} for W ({self.m}, {self.k}) in blocks of "
                 f"{self.bh} x {self.bw}, got {mask.dtype} {mask.shape}"
             )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockMask:
+    """Which blocks of a layer's weight are kept.
+
+    Args:
+        grid: How each group's weight is cut.
+        keep: bool (groups, block rows, block columns); True is kept.
+
+    Raises:
+        ShapeError: ``keep`` is not bool or not of the grid's shape.
+    """
+
+    grid: BlockGrid
+    keep: BoolArray
+
+    def __post_init__(self) -> None:
+        if self.keep.ndim != 3:
+            raise ShapeError(
+                f"block mask: expected (groups, block rows, columns), got shape {self.keep.shape}"
+            )
+        for group in self.keep:
+            self.grid.check_mask(group)
+        self.keep.flags.writeable = False
+
+    @classmethod
+    def all_kept(cls, grid: BlockGrid, groups: int = 1) -> BlockMask:
+        return cls(grid=grid, keep=np.ones((groups, *grid.shape), dtype=np.bool_))
+
+    @property
+    def blocks_total(self) -> int:
+        return int(self.keep.size)
+
+    @property
+    def blocks_kept(self) -> int:
+        return int(np.count_nonzero(self.keep))
+
+    @property
+    def weights_total(self) -> int:
+        return len(self.keep) * self.grid.m * self.grid.k
+
+    @property
+    def weights_kept(self) -> int:
+        """Weights in kept blocks; ragged blocks count with their real size."""
+        return int((self.keep * self.grid.sizes()).sum())
+
+    def expand(self) -> BoolArray:
+        """Element mask, bool (groups, m, k)."""
+        return np.stack([self.grid.expand(group) for group in self.keep])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvGeometry:
+    """The convolution behind a matrix product, in elements (pixels, channels, images)."""
+
+    batch: int
+    in_channels: int
+    height: int
+    width: int
+    out_height: int
+    out_width: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """``groups`` matrix products Y (m, n) = W (m, k) X (k, n), found in a network.
+
+    Args:
+        name: Path of the module that ran it; a second run of the same module gets ``#2`` and so on.
+        weight: Name of the weight parameter; None for a product of two activations.
+        m: Output features of one group.
+        k: Reduction length of one group; for a convolution ordered (kernel position, channel).
+        n: Output positions: batch x out_height x out_width, or tokens.
+        groups: How many such products.
+        positions: Kernel positions; k is a multiple of it.
+        conv: The convolution's geometry; None for a plain product.
+    """
+
+    name: str
+    weight: str | None
+    m: int
+    k: int
+    n: int
+    groups: int = 1
+    positions: int = 1
+    conv: ConvGeometry | None = None
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of all groups, nothing skipped."""
+        return self.groups * self.m * self.k * self.n
+
+    def grid(self, bh: int, bw: int) -> BlockGrid:
+        """How one group's weight is cut into blocks of bh x bw."""
+        return BlockGrid(m=self.m, k=self.k, positions=self.positions, bh=bh, bw=bw)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnmappedOp:
+    """Work in the network that is not a matrix product and so is not simulated.
+
+    Args:
+        module: Path of the module that ran it.
+        op: The operator's name, as in ``relu``.
+        operations: Elements read or written, whichever is more: one operation each, by definition.
+        calls: How often it ran.
+    """
+
+    module: str
+    op: str
+    operations: int
+    calls: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """A network as an accelerator sees it."""
+
+    layers: tuple[Layer, ...]
+    unmapped: tuple[UnmappedOp, ...]
+
+    @property
+    def unmapped_share(self) -> float:
+        """Unmapped operations over all operations, with two operations to a MAC; 0 to 1."""
+        unmapped = sum(op.operations for op in self.unmapped)
+        total = unmapped + 2 * sum(layer.macs for layer in self.layers)
+        return unmapped / total if total else 0.0

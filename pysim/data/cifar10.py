@@ -1,4 +1,4 @@
-"""CIFAR-10, binary version: records of 1 label byte and 3072 image bytes (red, green, blue planes of 32 x 32).
+"""CIFAR-10, binary version: records of 1 label byte and 3072 image bytes, planes of 32 x 32.
 
 Source: https://www.cs.toronto.edu/~kriz/cifar.html. The Python version is a pickle and is refused.
 """
@@ -37,9 +37,7 @@ def read_cifar10_batch(path: Path) -> tuple[UInt8Array, UInt8Array]:
                 hint="Is the file truncated, or is it the Python version? Only the binary version is read.",
             )
         if size > _MAX_RECORDS * _RECORD_BYTES:
-            raise DataError(
-                f"{path}: expected at most {_MAX_RECORDS} records, got {size // _RECORD_BYTES}"
-            )
+            raise DataError(f"{path}: expected at most {_MAX_RECORDS} records, got {size // _RECORD_BYTES}")
         records = np.fromfile(path, dtype=np.uint8).reshape(-1, _RECORD_BYTES)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error

@@ -7,6 +7,7 @@ Only what those sets use is read: unsigned bytes, one or three dimensions.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import struct
 import zlib
 from pathlib import Path
@@ -20,6 +21,9 @@ from pysim.errors import DataError
 _UNSIGNED_BYTE = 0x08
 # Forty times the 60,000 images of 28 x 28 of MNIST: a header cannot make us allocate more.
 _MAX_BYTES = 2_000_000_000
+
+# Of the bytes of Fashion-MNIST's 10,000 test images, to know the set whatever its folder is called.
+_FASHION_MNIST_TEST_SHA256 = "c867c93ff95360594e8ec3287995350b824dd110b11595c0e13d5423f621867a"
 
 FASHION_MNIST_MEAN = 72.94
 FASHION_MNIST_STD = 90.02
@@ -71,7 +75,9 @@ def _parse(file: BinaryIO, path: Path, dims: int) -> UInt8Array:
         raise DataError(f"{path}: expected at most {_MAX_BYTES} bytes, its header asks for {total}")
     body = file.read(total)
     if len(body) < total:
-        raise DataError(f"{path}: truncated, expected {total} bytes of data for shape {shape}, got {len(body)}")
+        raise DataError(
+            f"{path}: truncated, expected {total} bytes of data for shape {shape}, got {len(body)}"
+        )
     if file.read(1):
         raise DataError(f"{path}: oversized, data goes on after the {total} bytes of shape {shape}")
     return np.frombuffer(body, dtype=np.uint8).reshape(shape)
@@ -92,11 +98,14 @@ def load_idx_folder(folder: Path) -> Dataset:
     classes = 1 + max(
         (int(arrays[split, "labels-idx1"].max(initial=0)) for split in ("train", "t10k")), default=0
     )
+    test = arrays["t10k", "images-idx3"]
+    is_fashion = hashlib.sha256(test.data).hexdigest() == _FASHION_MNIST_TEST_SHA256
+    count = len(arrays["train", "images-idx3"])
     return Dataset(
-        name=f"idx:{folder.name}",
+        name=f"fashion-mnist-{count // 1000}k" if is_fashion else f"idx:{folder.name}",
         train_images=arrays["train", "images-idx3"][:, None],
         train_labels=arrays["train", "labels-idx1"],
-        test_images=arrays["t10k", "images-idx3"][:, None],
+        test_images=test[:, None],
         test_labels=arrays["t10k", "labels-idx1"],
         num_classes=max(classes, 10),
         mean=(FASHION_MNIST_MEAN,),
@@ -110,5 +119,5 @@ def _find(folder: Path, stem: str) -> Path:
             return folder / name
     raise DataError(
         f"{folder}: expected {stem} or {stem}.gz, found neither",
-        hint="Debian's package dataset-fashion-mnist puts the four files in /usr/share/datasets/fashion-mnist.",
+        hint="Debian's package dataset-fashion-mnist has them in /usr/share/datasets/fashion-mnist.",
     )

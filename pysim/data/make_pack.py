@@ -1,6 +1,6 @@
 """Makes the embedded Fashion-MNIST pack from the four IDX files.
 
-    python -m pysim.data.make_pack /usr/share/datasets/fashion-mnist
+python -m pysim.data.make_pack /usr/share/datasets/fashion-mnist
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Ten noisy patterns: enough to exercise the whole walk where no data is at hand. Says nothing about accuracy."""
+"""Ten noisy patterns: enough to exercise the whole walk without data. Says nothing about accuracy."""
 
 from __future__ import annotations
 

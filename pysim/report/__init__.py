@@ -1,1 +1,5 @@
-"""Placeholder."""
+"""Results for people: reads a result, runs nothing."""
+
+from pysim.report.table import render
+
+__all__ = ["render"]

@@ -1,4 +1,4 @@
-"""Batches of normalised images: channels last, cropped and flipped for training, in an order set by the seed."""
+"""Batches of normalised images: channels last; in training cropped, flipped and in seeded order."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
             raise DataError(f"{path}: expected at most {_MAX_BYTES} bytes, got {size}")
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         note = json.loads(metadata.get(_NOTE, "{}"))
     except (OSError, SafetensorError, ValueError) as error:
         raise DataError(f"{path}: not a readable safetensors checkpoint: {error}") from error

@@ -221,7 +221,9 @@ def evaluate(
     return 100.0 * correct / seen
 
 
-def reestimate_batch_norm(model: nn.Module, batches: Batches, *, images: int = 2048, batch_size: int = 256) -> None:
+def reestimate_batch_norm(
+    model: nn.Module, batches: Batches, *, images: int = 2048, batch_size: int = 256
+) -> None:
     """Replaces every batch norm's running statistics by plain means over the first training images.
 
     Pruning changes the statistics that batch norm has learnt; without this the first accuracy after pruning

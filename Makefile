@@ -1,0 +1,65 @@
+# make run and make test need only Python >= 3.11 and a C++20 compiler; everything else goes into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CXX_SOURCES = $(shell git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.cu')
+
+.PHONY: run test test-slow lint format wheel bench clean help
+
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+run: $(VENV)/.installed ## Install into .venv and run the example
+	$(BIN)/pysim run resnet20 --block 4
+
+test: $(VENV)/.installed-test ## Install with the test extra and pass the tests
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/.installed-test ## The tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+bench: $(VENV)/.installed-test ## Benchmarks, each with its goal; leave the machine alone meanwhile
+	$(BIN)/python -m tests.bench
+
+lint: $(VENV)/.installed-lint ## ruff, mypy, clang-format, and a build with warnings as errors
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(CXX_SOURCES)
+	$(BIN)/cmake -S . -B build/lint -G Ninja -DPYSIM_WERROR=ON -DPYSIM_CUDA=OFF \
+	  -DPython_EXECUTABLE=$(abspath $(BIN)/python) \
+	  -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir) > build/lint-configure.log
+	$(BIN)/cmake --build build/lint
+
+format: $(VENV)/.installed-lint ## Rewrite the sources in house format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CXX_SOURCES)
+
+wheel: $(VENV)/.installed-test ## Build dist/*.whl
+	$(BIN)/python -m pip install --quiet -c constraints.txt build
+	rm -rf dist
+	$(BIN)/python -m build --wheel --outdir dist .
+
+clean: ## Remove what was built, keep .venv
+	rm -rf build dist
+
+# Torch comes first and pinned: an open range may resolve to a build of several gigabytes.
+$(VENV)/.torch: constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	@touch $@
+
+# The editable install is rebuilt when anything that is compiled changes.
+$(VENV)/.installed: $(VENV)/.torch pyproject.toml CMakeLists.txt $(shell git ls-files csrc)
+	$(BIN)/python -m pip install --quiet -c constraints.txt "scikit-build-core>=0.11" "pybind11>=3.0" cmake ninja
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e ".[test]"
+	@touch $@
+
+$(VENV)/.installed-lint: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e ".[lint]"
+	@touch $@

@@ -1,0 +1,230 @@
+"""The commands and their options."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pysim import __version__
+from pysim.cli.progress import ProgressLine
+
+if TYPE_CHECKING:
+    from pysim.config import Accelerator
+
+_DEBUG = click.option("--debug", is_flag=True, help="Show a traceback with an error.")
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+_DATA = click.option(
+    "--data",
+    default="fashion-mnist",
+    show_default=True,
+    metavar="SPEC",
+    help="fashion-mnist (embedded), synthetic, idx:DIR or cifar10:DIR.",
+)
+_SEED = click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
+
+
+class _Blocks(click.ParamType[tuple[tuple[int, int], ...]]):
+    """``4`` or ``1x16`` or a list of such with commas."""
+
+    name = "blocks"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[tuple[int, int], ...]:
+        if isinstance(value, tuple):
+            return value
+        blocks: list[tuple[int, int]] = []
+        for part in str(value).split(","):
+            match = re.fullmatch(r"(\d{1,6})(?:x(\d{1,6}))?", part.strip())
+            block = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+            if min(block) < 1:
+                self.fail(
+                    f"expected sizes of at least 1 such as 4 or 1x16 or 1,2,4, got {part!r}", param, ctx
+                )
+            if block in blocks:
+                self.fail(f"{part!r} is there twice", param, ctx)
+            blocks.append(block)
+        return tuple(blocks)
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Example: pysim run resnet20 --block 4",
+)
+@click.version_option(__version__, prog_name="pysim")
+def cli() -> None:
+    """At which block size should I prune for my accelerator?
+
+    pysim prunes a network in blocks, fine-tunes it, simulates every layer cycle by cycle on a systolic
+    array and times it for real through block-sparse kernels.
+    """
+
+
+@cli.command(
+    epilog="Example: pysim run resnet20 --block 1,2,4,8,16 --sparsity 0.9 --hw gemmini-16 --skip gather"
+)
+@click.argument("model")
+@click.option(
+    "--block", "blocks", type=_Blocks(), required=True, metavar="LIST", help="4, or 1x16, or 1,2,4,8,16."
+)
+@click.option(
+    "--sparsity",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.9,
+    show_default=True,
+    help="Share of each prunable layer's blocks to remove.",
+)
+@click.option(
+    "--hw", default="gemmini-16", show_default=True, help="A preset, or ROWSxCOLS for an array of that size."
+)
+@click.option("--dataflow", type=click.Choice(["ws", "os", "is"]), help="Default: the preset's.")
+@click.option(
+    "--skip",
+    type=click.Choice(["none", "tile", "gather", "group", "mux"]),
+    default="gather",
+    show_default=True,
+    help="How the array skips pruned blocks.",
+)
+@click.option("--pipelining", type=click.Choice(["serial", "overlap"]), default="overlap", show_default=True)
+@click.option("--mux", type=click.IntRange(1), help="Block columns that may share a slot with --skip mux.")
+@click.option("--group-cols", type=click.IntRange(1), help="Array columns a group with --skip group.")
+@_DATA
+@click.option("--pad32", is_flag=True, help="Pad images to 32 x 32 pixels, the size of CIFAR-10.")
+@click.option(
+    "--checkpoint",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Dense weights to start from (safetensors). Default: the shipped ones, or training.",
+)
+@click.option(
+    "--dense-epochs",
+    type=click.IntRange(1),
+    default=4,
+    show_default=True,
+    help="Training before pruning, where there are no weights to start from.",
+)
+@click.option(
+    "--epochs", type=click.IntRange(0), default=1, show_default=True, help="Fine-tuning after pruning."
+)
+@click.option(
+    "--prune-all", is_flag=True, help="Also the first convolution, the classifier and 1x1 shortcuts."
+)
+@click.option(
+    "--batch", type=click.IntRange(1), default=1, show_default=True, help="Images simulated and timed."
+)
+@click.option(
+    "--threads", type=click.IntRange(1), help="Of the timed kernels. Default: 2, or 1 on a single core."
+)
+@click.option("--no-measure", is_flag=True, help="Do not time kernels.")
+@click.option("--no-cache", is_flag=True, help="Train again even if the result is known.")
+@_SEED
+@_JSON
+@_DEBUG
+@click.pass_context
+def run(
+    ctx: click.Context,
+    model: str,
+    blocks: tuple[tuple[int, int], ...],
+    sparsity: float,
+    hw: str,
+    dataflow: str | None,
+    skip: str,
+    pipelining: str,
+    mux: int | None,
+    group_cols: int | None,
+    data: str,
+    pad32: bool,
+    checkpoint: Path | None,
+    dense_epochs: int,
+    epochs: int,
+    prune_all: bool,
+    batch: int,
+    threads: int | None,
+    no_measure: bool,
+    no_cache: bool,
+    seed: int,
+    as_json: bool,
+    debug: bool,
+) -> int:
+    """Prune MODEL in blocks, simulate it and time it."""
+    accelerator = _accelerator(hw, dataflow, skip, pipelining, mux, group_cols)
+    from pysim import runner  # torch is imported here, after the options have been checked
+    from pysim.report import render
+
+    config = runner.RunConfig(
+        model=model,
+        blocks=blocks,
+        accelerator=accelerator,
+        sparsity=sparsity,
+        data=data,
+        pad_to=32 if pad32 else None,
+        checkpoint=checkpoint,
+        dense_epochs=dense_epochs,
+        finetune_epochs=epochs,
+        seed=seed,
+        prune_all=prune_all,
+        batch=batch,
+        threads=threads or runner.default_threads(),
+        measure=not no_measure,
+        use_cache=not no_cache,
+    )
+    with ProgressLine() as progress:
+        result = runner.run(config, progress)
+    click.echo(json.dumps(result.to_json(), indent=2, allow_nan=False) if as_json else render(result))
+    return 0 if all(check.passed for block in result.runs for check in block.checks) else 1
+
+
+def _accelerator(
+    hw: str, dataflow: str | None, skip: str, pipelining: str, mux: int | None, group_cols: int | None
+) -> Accelerator:
+    from pysim.config import load_accelerator
+
+    changes: dict[str, object] = {"skip": skip, "pipelining": pipelining}
+    for name, value in (("dataflow", dataflow), ("mux", mux), ("group_cols", group_cols)):
+        if value is not None:
+            changes[name] = value
+    return load_accelerator(hw, **changes)
+
+
+@cli.command(
+    epilog="Example: pysim train resnet20 --data idx:fashion-mnist --epochs 15 --out resnet20.safetensors"
+)
+@click.argument("model")
+@_DATA
+@click.option("--epochs", type=click.IntRange(1), default=4, show_default=True)
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The checkpoint to write."
+)
+@_SEED
+@_JSON
+@_DEBUG
+def train(model: str, data: str, epochs: int, out: Path, seed: int, as_json: bool, debug: bool) -> None:
+    """Train a dense MODEL and write its weights.
+
+    Saves itself after every epoch beside the checkpoint; the same command goes on from there.
+    """
+    from pysim import runner
+
+    with ProgressLine() as progress:
+        trained = runner.train_dense(model, data, epochs=epochs, seed=seed, out=out, progress=progress)
+    if as_json:
+        click.echo(json.dumps(trained, indent=2))
+    else:
+        click.echo(f"{out}: {trained['accuracy_percent']:.2f} % on the test images of {trained['dataset']}")
+
+
+@cli.command(epilog="Example: pysim info --json")
+@_JSON
+@_DEBUG
+def info(as_json: bool, debug: bool) -> None:
+    """Show version, instruction sets and why any is off, CUDA, threads, data and cache."""
+    from pysim import runner
+
+    facts = runner.describe_system()
+    if as_json:
+        click.echo(json.dumps(facts.to_json(), indent=2))
+    else:
+        click.echo(facts.render())

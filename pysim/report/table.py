@@ -1,0 +1,187 @@
+"""``pysim run`` as text: a row per layer for one block size, a row per block size for several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pysim.result import BlockRun, KernelTiming, LayerResult, RunResult
+
+_NOTHING = "-"
+
+
+def render(result: RunResult) -> str:
+    """The whole report, without a newline at its end."""
+    parts = [_heading(result)]
+    if len(result.runs) == 1:
+        parts.append(_layers(result.runs[0]))
+    parts += [_summary(result), _skip_modes(result), _remarks(result), _checks(result)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
+    """Columns aligned by two spaces: the first ``left`` to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    rule = ["-" * width for width in widths]
+
+    def line(cells: Sequence[str]) -> str:
+        aligned = [
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return "  ".join(aligned).rstrip()
+
+    return "\n".join(line(cells) for cells in (header, rule, *rows))
+
+
+def _ratio(value: float | None) -> str:
+    return _NOTHING if value is None else f"{value:.2f}x"
+
+
+def _percent(value: float, digits: int = 1) -> str:
+    return f"{100 * value:.{digits}f} %"
+
+
+def block_name(block: tuple[int, int]) -> str:
+    """``4x4``."""
+    return f"{block[0]}x{block[1]}"
+
+
+def _heading(result: RunResult) -> str:
+    hw = result.accelerator
+    batch = "1 image" if result.batch == 1 else f"{result.batch} images"
+    return (
+        f"{result.model} on {result.dataset}, {batch}, seed {result.seed}, "
+        f"{_percent(result.sparsity)} of each prunable layer's blocks pruned, "
+        f"{result.finetune_epochs} fine-tuning epoch(s)\n"
+        f"simulated: {hw.name}, {hw.rows} x {hw.cols} PEs, dataflow {hw.dataflow}, skip {hw.skip}, "
+        f"{hw.pipelining} (array only: no memory stalls, no energy)"
+    )
+
+
+def _layers(run: BlockRun) -> str:
+    header = ["layer", "M", "K", "N", "blocks kept", "cycles dense", "cycles", "speedup", "array use"]
+    header += ["dense us", "sparse us", "speedup", "kernel"]
+    rows = [_layer_row(layer) for layer in run.layers]
+    timings = [layer.kernel for layer in run.layers if layer.kernel is not None]
+    measured = len(timings) == len(run.layers)
+    rows.append(
+        [
+            "total",
+            "",
+            "",
+            "",
+            f"{sum(x.blocks_kept for x in run.layers)}/{sum(x.blocks_total for x in run.layers)}",
+            f"{run.cycles_dense:,}",
+            f"{run.cycles:,}",
+            _ratio(run.speedup),
+            "",
+            f"{sum(t.dense_us for t in timings):.0f}" if measured else _NOTHING,
+            f"{sum(t.sparse_us for t in timings):.0f}" if measured else _NOTHING,
+            _ratio(run.kernel_speedup),
+            "",
+        ]
+    )
+    return f"block {block_name(run.block)}\n" + format_table(header, rows)
+
+
+def _layer_row(layer: LayerResult) -> list[str]:
+    name = layer.name if layer.groups == 1 else f"{layer.name} ({layer.groups} groups)"
+    return [
+        name,
+        str(layer.m),
+        str(layer.k),
+        str(layer.n),
+        f"{layer.blocks_kept}/{layer.blocks_total}",
+        f"{layer.cycles_dense:,}",
+        f"{layer.cycles:,}",
+        _ratio(layer.speedup),
+        _percent(layer.utilization),
+        *_kernel_cells(layer.kernel),
+    ]
+
+
+def _kernel_cells(kernel: KernelTiming | None) -> list[str]:
+    if kernel is None:
+        return [_NOTHING] * 4
+    if kernel.isa == "torch":
+        return [f"{kernel.dense_us:.1f}", _NOTHING, _NOTHING, "dense"]
+    return [f"{kernel.dense_us:.1f}", f"{kernel.sparse_us:.1f}", _ratio(kernel.speedup), kernel.isa]
+
+
+def _summary(result: RunResult) -> str:
+    header = [
+        "block",
+        "accuracy dense",
+        "pruned, not tuned",
+        "pruned",
+        "sparsity prunable",
+        "model",
+        "simulated speedup",
+        "measured speedup",
+    ]
+    rows = [
+        [
+            block_name(run.block),
+            f"{run.accuracy.dense:.2f} %",
+            f"{run.accuracy.before_finetune:.2f} %",
+            f"{run.accuracy.pruned:.2f} %",
+            _percent(run.sparsity_prunable, 2),
+            _percent(run.sparsity_model, 2),
+            _ratio(run.speedup),
+            _ratio(run.kernel_speedup),
+        ]
+        for run in result.runs
+    ]
+    return format_table(header, rows)
+
+
+def _skip_modes(result: RunResult) -> str:
+    """The same masks on every skip hardware: what the choice of ``--skip`` alone is worth."""
+    modes = list(result.runs[0].cycles_by_skip)
+    rows = [
+        [
+            block_name(run.block),
+            *(_ratio(run.cycles_dense / c if c else None) for c in run.cycles_by_skip.values()),
+        ]
+        for run in result.runs
+    ]
+    return "simulated speedup by skip hardware\n" + format_table(["block", *modes], rows)
+
+
+def _remarks(result: RunResult) -> str:
+    ops = sorted({op.op for op in result.unmapped})
+    lines = [
+        f"not simulated: {', '.join(ops)}; {_percent(result.unmapped_share, 2)} of all operations"
+        if ops
+        else ""
+    ]
+    for run in result.runs:
+        lines += _kernel_remarks(run, result.threads)
+    return "\n".join(line for line in lines if line)
+
+
+def _kernel_remarks(run: BlockRun, threads: int) -> list[str]:
+    sparse = [x.kernel for x in run.layers if x.kernel is not None and x.kernel.isa != "torch"]
+    if not sparse:
+        return []
+    slower = [timing for timing in sparse if timing.speedup < 1]
+    low = min(timing.speedup_quartiles[0] for timing in sparse)
+    high = max(timing.speedup_quartiles[1] for timing in sparse)
+    line = (
+        f"measured, block {block_name(run.block)}: medians on {threads} thread(s), layer by layer, against "
+        f"torch's faster dense form; quartiles of the layers' speedups from {low:.2f}x to {high:.2f}x"
+    )
+    if slower:
+        line += f"; dense is faster in {len(slower)} of {len(sparse)} pruned layers"
+    return [line]
+
+
+def _checks(result: RunResult) -> str:
+    several = len(result.runs) > 1
+    lines = []
+    for run in result.runs:
+        prefix = f"block {block_name(run.block)}, " if several else ""
+        for check in run.checks:
+            mark = "ok" if check.passed else "FAILED"
+            lines.append(f"check {mark}: {prefix}{check.name}: {check.detail}")
+    return "\n".join(lines)

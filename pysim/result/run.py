@@ -1,0 +1,246 @@
+"""What ``pysim run`` finds out, and its JSON form. Frozen; no torch.
+
+docs/json.md describes the JSON for those who read it; ``SCHEMA`` rises when a field changes its meaning or
+goes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from pysim.config import Accelerator
+from pysim.workload import UnmappedOp
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelTiming:
+    """One layer timed on this machine, dense through torch and sparse through pysim, call by call in turn.
+
+    Args:
+        isa: The kernel's instruction set; ``torch`` for a layer that stays dense.
+        dense_us: Median microseconds of the faster dense form.
+        dense_form: Which form that was.
+        sparse_us: Median microseconds of the block-sparse kernel; equal to ``dense_us`` if the layer stays
+        dense.
+        speedup_quartiles: First and third quartile of dense over sparse, round by round.
+        max_error: Largest abs(kernel - torch), as a share of the bound that rounding allows; 0 if dense.
+    """
+
+    isa: str
+    dense_us: float
+    dense_form: str
+    sparse_us: float
+    speedup_quartiles: tuple[float, float]
+    max_error: float
+
+    @property
+    def speedup(self) -> float:
+        return self.dense_us / self.sparse_us
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerResult:
+    """One layer: its shape, its mask, its cycles and its measured time.
+
+    Args:
+        name: As in ``Workload``.
+        m: Output features of one group.
+        k: Reduction length of one group.
+        n: Output positions.
+        groups: Products of that shape.
+        pruned: Whether pruning was allowed to touch it.
+        blocks_total: Blocks of all groups.
+        blocks_kept: Of those, kept.
+        cycles_dense: The same machine with ``skip="none"``.
+        cycles: With the chosen skip mode.
+        utilization: MACs done over PEs x cycles, 0 to 1.
+        macs: MACs that the array did.
+        cycles_by_skip: Cycles with every skip mode that the dataflow allows.
+        kernel: Measured times; None if not measured.
+    """
+
+    name: str
+    m: int
+    k: int
+    n: int
+    groups: int
+    pruned: bool
+    blocks_total: int
+    blocks_kept: int
+    cycles_dense: int
+    cycles: int
+    utilization: float
+    macs: int
+    cycles_by_skip: dict[str, int]
+    kernel: KernelTiming | None
+
+    @property
+    def speedup(self) -> float | None:
+        """None where the layer needs no cycle at all."""
+        return self.cycles_dense / self.cycles if self.cycles else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accuracy:
+    """Percent of the test images classified rightly.
+
+    Args:
+        dense: Before pruning.
+        before_finetune: Pruned, batch norm re-estimated, not yet fine-tuned.
+        pruned: After fine-tuning.
+    """
+
+    dense: float
+    before_finetune: float
+    pruned: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """Something that the run verified about itself."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockRun:
+    """Everything about one block size.
+
+    Args:
+        block: Height and width.
+        sparsity_prunable: Share of the prunable weights that is zero by mask, 0 to 1.
+        sparsity_model: The same zeros as a share of the weights of all layers.
+        accuracy: See there.
+        layers: In order of execution.
+        checks: See there.
+    """
+
+    block: tuple[int, int]
+    sparsity_prunable: float
+    sparsity_model: float
+    accuracy: Accuracy
+    layers: tuple[LayerResult, ...]
+    checks: tuple[Check, ...]
+
+    @property
+    def cycles_dense(self) -> int:
+        return sum(layer.cycles_dense for layer in self.layers)
+
+    @property
+    def cycles(self) -> int:
+        return sum(layer.cycles for layer in self.layers)
+
+    @property
+    def speedup(self) -> float | None:
+        return self.cycles_dense / self.cycles if self.cycles else None
+
+    @property
+    def cycles_by_skip(self) -> dict[str, int]:
+        """Total cycles for every skip mode, ``none`` first."""
+        modes = self.layers[0].cycles_by_skip
+        return {mode: sum(layer.cycles_by_skip[mode] for layer in self.layers) for mode in modes}
+
+    @property
+    def kernel_speedup(self) -> float | None:
+        """Sum of dense over sum of sparse medians, dense layers included in both; None if not measured."""
+        timings = [layer.kernel for layer in self.layers if layer.kernel is not None]
+        if len(timings) < len(self.layers):
+            return None
+        return sum(t.dense_us for t in timings) / sum(t.sparse_us for t in timings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """A whole run: one ``BlockRun`` for every block size, all from the same dense network.
+
+    Args:
+        pysim_version: That made it.
+        model: Name.
+        dataset: Name.
+        seed: Of training.
+        sparsity: Asked for, of the prunable blocks.
+        finetune_epochs: After pruning.
+        batch: Images in the simulated and timed input.
+        threads: Of the measured kernels, dense and sparse.
+        accelerator: The simulated machine.
+        unmapped: Work that is not simulated.
+        unmapped_share: Its share of all operations, 0 to 1.
+        runs: In the order asked for.
+    """
+
+    pysim_version: str
+    model: str
+    dataset: str
+    seed: int
+    sparsity: float
+    finetune_epochs: int
+    batch: int
+    threads: int
+    accelerator: Accelerator
+    unmapped: tuple[UnmappedOp, ...]
+    unmapped_share: float
+    runs: tuple[BlockRun, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """The object that ``--json`` prints."""
+        return {
+            "schema": SCHEMA,
+            "pysim_version": self.pysim_version,
+            "model": self.model,
+            "dataset": self.dataset,
+            "seed": self.seed,
+            "sparsity": self.sparsity,
+            "finetune_epochs": self.finetune_epochs,
+            "batch": self.batch,
+            "threads": self.threads,
+            "hardware": asdict(self.accelerator),
+            "unmapped": {
+                "share_of_operations": self.unmapped_share,
+                "ops": [asdict(op) for op in self.unmapped],
+            },
+            "runs": [_block_run_json(run) for run in self.runs],
+        }
+
+
+def _block_run_json(run: BlockRun) -> dict[str, object]:
+    return {
+        "block": list(run.block),
+        "sparsity": {"prunable": run.sparsity_prunable, "model": run.sparsity_model},
+        "accuracy": asdict(run.accuracy),
+        "layers": [_layer_json(layer) for layer in run.layers],
+        "totals": {
+            "cycles_dense": run.cycles_dense,
+            "cycles": run.cycles,
+            "speedup": run.speedup,
+            "kernel_speedup": run.kernel_speedup,
+            "by_skip": {
+                mode: run.cycles_dense / cycles if cycles else None
+                for mode, cycles in run.cycles_by_skip.items()
+                if mode != "none"
+            },
+        },
+        "checks": [asdict(check) for check in run.checks],
+    }
+
+
+def _layer_json(layer: LayerResult) -> dict[str, object]:
+    kernel = layer.kernel
+    return {
+        "name": layer.name,
+        "m": layer.m,
+        "k": layer.k,
+        "n": layer.n,
+        "groups": layer.groups,
+        "pruned": layer.pruned,
+        "blocks_total": layer.blocks_total,
+        "blocks_kept": layer.blocks_kept,
+        "cycles_dense": layer.cycles_dense,
+        "cycles": layer.cycles,
+        "speedup": layer.speedup,
+        "utilization": layer.utilization,
+        "kernel": None if kernel is None else {**asdict(kernel), "speedup": kernel.speedup},
+    }

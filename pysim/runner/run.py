@@ -1,0 +1,271 @@
+"""``pysim run``: from a model's name to a result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+import pysim
+from pysim.config import Accelerator
+from pysim.errors import ConfigError
+from pysim.lowering import Activation, trace
+from pysim.pruning import PruneConfig, element_masks, kept_count
+from pysim.result import Accuracy, BlockRun, Check, KernelTiming, LayerResult, RunResult
+from pysim.runner.simulate import LayerCycles, layer_to_step, simulate_network_layer, skip_label, step_layer
+from pysim.runner.stages import (
+    FINETUNE_PEAK_LR,
+    DenseNetwork,
+    PrunedNetwork,
+    Source,
+    dense_network,
+    pruned_network,
+)
+from pysim.runner.timing import time_layer
+from pysim.training import Progress, TrainConfig, no_progress
+from pysim.workload import BlockMask, Layer, Workload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """What to run.
+
+    Args:
+        model: A name in ``pysim.models.MODELS``.
+        blocks: Block sizes (height, width), at least one.
+        accelerator: The machine to simulate.
+        sparsity: Share of each prunable layer's blocks to remove, from 0 to below 1.
+        data: As in ``load_dataset``.
+        pad_to: Pad images to this size in pixels; None leaves them.
+        checkpoint: Dense weights to start from; None takes the shipped ones or trains.
+        dense_epochs: If there are no weights to start from.
+        finetune_epochs: After pruning.
+        seed: Of weights and training.
+        prune_all: Also prune the first convolution, the classifier and 1 x 1 shortcuts.
+        batch: Images in the simulated and timed input, at least 1.
+        threads: Of the timed kernels, dense and sparse; at least 1.
+        measure: Whether to time kernels at all.
+        use_cache: Whether to take finished training from the cache; it is written in any case.
+
+    Raises:
+        ConfigError: A field is out of range.
+    """
+
+    model: str
+    blocks: tuple[tuple[int, int], ...]
+    accelerator: Accelerator
+    sparsity: float = 0.9
+    data: str = "fashion-mnist"
+    pad_to: int | None = None
+    checkpoint: Path | None = None
+    dense_epochs: int = 4
+    finetune_epochs: int = 1
+    seed: int = 0
+    prune_all: bool = False
+    batch: int = 1
+    threads: int = 2
+    measure: bool = True
+    use_cache: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.blocks:
+            raise ConfigError("block: expected at least one block size, got none")
+        for field in ("batch", "threads", "dense_epochs"):
+            if getattr(self, field) < 1:
+                raise ConfigError(f"{field}: expected at least 1, got {getattr(self, field)}")
+
+
+def run(config: RunConfig, progress: Progress = no_progress) -> RunResult:
+    """Trains or loads, prunes, fine-tunes, lowers, simulates and times, for every block size.
+
+    Args:
+        config: What.
+        progress: Told how far each long stage is.
+
+    Raises:
+        PysimError: Something in ``config`` cannot be done; the message says what.
+    """
+    # All that can be refused is refused before minutes are spent.
+    prunes = [
+        PruneConfig(block=block, sparsity=config.sparsity, prune_all=config.prune_all)
+        for block in config.blocks
+    ]
+    finetune = TrainConfig(epochs=config.finetune_epochs, peak_lr=FINETUNE_PEAK_LR, seed=config.seed)
+    source = Source(config.data, config.pad_to)
+    dense = dense_network(
+        config.model,
+        source,
+        checkpoint=config.checkpoint,
+        epochs=config.dense_epochs,
+        seed=config.seed,
+        use_cache=config.use_cache,
+        progress=progress,
+    )
+    workload, _ = trace(dense.model, _example(source, config.batch))
+    runs = []
+    for prune in prunes:
+        pruned = pruned_network(dense, source, prune, finetune, use_cache=config.use_cache, progress=progress)
+        runs.append(_block_run(config, prune, dense, pruned, source, workload, progress))
+    return RunResult(
+        pysim_version=pysim.__version__,
+        model=config.model,
+        dataset=source.dataset.name,
+        seed=config.seed,
+        sparsity=config.sparsity,
+        finetune_epochs=config.finetune_epochs,
+        batch=config.batch,
+        threads=config.threads,
+        accelerator=config.accelerator,
+        unmapped=workload.unmapped,
+        unmapped_share=workload.unmapped_share,
+        runs=tuple(runs),
+    )
+
+
+def _example(source: Source, batch: int) -> torch.Tensor:
+    images, _ = next(source.batches.test(batch))
+    return images
+
+
+def _block_run(
+    config: RunConfig,
+    prune: PruneConfig,
+    dense: DenseNetwork,
+    pruned: PrunedNetwork,
+    source: Source,
+    workload: Workload,
+    progress: Progress,
+) -> BlockRun:
+    masks = [_layer_mask(layer, prune, pruned.masks) for layer in workload.layers]
+    touched = [layer.weight in pruned.masks for layer in workload.layers]
+    simulated = [
+        simulate_network_layer(layer, mask, config.accelerator)
+        for layer, mask in zip(workload.layers, masks, strict=True)
+    ]
+    chosen = skip_label(config.accelerator)
+    stepped = layer_to_step(workload.layers, [s.by_skip[chosen] for s in simulated], touched)
+    names = (
+        frozenset(layer.name for layer in workload.layers) if config.measure else frozenset({stepped.name})
+    )
+    _, activations = trace(pruned.model, _example(source, config.batch), keep_activations=names)
+
+    parameters = dict(pruned.model.named_parameters())
+    timings: list[KernelTiming | None] = [None] * len(workload.layers)
+    if config.measure:
+        timings = list(_time_layers(config, workload, parameters, activations, masks, touched, progress))
+    index = workload.layers.index(stepped)
+    checks = [_zeros_check(pruned, prune)]
+    if stepped.weight is not None:
+        checks.append(
+            step_layer(
+                stepped,
+                parameters[stepped.weight],
+                activations[stepped.name],
+                masks[index],
+                config.accelerator,
+                simulated[index].by_skip[chosen],
+            )
+        )
+    if config.measure:
+        checks.append(_kernel_check(timings))
+    zeros = sum(m.weights_total - m.weights_kept for m in pruned.masks.values())
+    prunable = sum(m.weights_total for m in pruned.masks.values())
+    weights = {layer.weight: layer.groups * layer.m * layer.k for layer in workload.layers if layer.weight}
+    return BlockRun(
+        block=prune.block,
+        sparsity_prunable=zeros / prunable,
+        sparsity_model=zeros / sum(weights.values()),
+        accuracy=Accuracy(
+            dense=dense.accuracy, before_finetune=pruned.before_finetune, pruned=pruned.accuracy
+        ),
+        layers=tuple(
+            _layer_result(layer, mask, hit, cycles, chosen, timing)
+            for layer, mask, hit, cycles, timing in zip(
+                workload.layers, masks, touched, simulated, timings, strict=True
+            )
+        ),
+        checks=tuple(checks),
+    )
+
+
+def _layer_mask(layer: Layer, prune: PruneConfig, masks: Mapping[str, BlockMask]) -> BlockMask:
+    if layer.weight in masks:
+        return masks[layer.weight]
+    return BlockMask.all_kept(layer.grid(*prune.block), layer.groups)
+
+
+def _time_layers(
+    config: RunConfig,
+    workload: Workload,
+    parameters: Mapping[str, torch.nn.Parameter],
+    activations: Mapping[str, Activation],
+    masks: list[BlockMask],
+    touched: list[bool],
+    progress: Progress,
+) -> Iterator[KernelTiming | None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(config.threads)
+    try:
+        for done, (layer, mask, hit) in enumerate(zip(workload.layers, masks, touched, strict=True), start=1):
+            if layer.weight is None:
+                yield None  # two activations: no weight to make sparse
+                continue
+            weight, activation = parameters[layer.weight], activations[layer.name]
+            yield time_layer(layer, weight, activation, mask if hit else None, threads=config.threads)
+            progress("timing kernels", done, len(workload.layers))
+    finally:
+        torch.set_num_threads(before)
+
+
+def _zeros_check(pruned: PrunedNetwork, prune: PruneConfig) -> Check:
+    """Every weight outside the kept blocks is zero after training, and each layer keeps the exact count."""
+    elements = element_masks(pruned.model, pruned.masks)
+    parameters = dict(pruned.model.named_parameters())
+    regrown = sum(int(((parameters[name] != 0) & ~mask).sum()) for name, mask in elements.items())
+    miscounted = [
+        name
+        for name, mask in pruned.masks.items()
+        if mask.blocks_kept != kept_count(mask.blocks_total, prune.sparsity)
+    ]
+    kept = sum(mask.blocks_kept for mask in pruned.masks.values())
+    return Check(
+        name="masks",
+        passed=regrown == 0 and not miscounted,
+        detail=(
+            f"{kept} blocks kept in {len(pruned.masks)} layers, the exact count in "
+            f"{len(pruned.masks) - len(miscounted)}; {regrown} pruned weights are not zero"
+        ),
+    )
+
+
+def _kernel_check(timings: Sequence[KernelTiming | None]) -> Check:
+    sparse = [timing for timing in timings if timing is not None and timing.isa != "torch"]
+    worst = max((timing.max_error for timing in sparse), default=0.0)
+    return Check(
+        name="kernels",
+        passed=worst <= 1.0,
+        detail=f"outputs of {len(sparse)} layers within {100 * worst:.2g} % of the rounding bound of torch's",
+    )
+
+
+def _layer_result(
+    layer: Layer, mask: BlockMask, hit: bool, cycles: LayerCycles, chosen: str, timing: KernelTiming | None
+) -> LayerResult:
+    return LayerResult(
+        name=layer.name,
+        m=layer.m,
+        k=layer.k,
+        n=layer.n,
+        groups=layer.groups,
+        pruned=hit,
+        blocks_total=mask.blocks_total,
+        blocks_kept=mask.blocks_kept,
+        cycles_dense=cycles.by_skip["none"],
+        cycles=cycles.by_skip[chosen],
+        utilization=cycles.utilization,
+        macs=cycles.macs,
+        cycles_by_skip=cycles.by_skip,
+        kernel=timing,
+    )

@@ -1,0 +1,112 @@
+"""Simulates the layers of a network, and steps one of them register by register to check the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import Tensor
+
+from pysim.config import Accelerator
+from pysim.lowering import Activation, input_matrix, output_matrix, weight_matrix
+from pysim.result import Check
+from pysim.sim import simulate_gemm, simulate_layer
+from pysim.workload import BlockMask, Layer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerCycles:
+    """One layer, all groups one after the other.
+
+    Args:
+        by_skip: Cycles with each skip mode that the dataflow allows, ``none`` first.
+        macs: MACs the array does with the accelerator's own skip mode.
+        utilization: Those MACs over PEs x cycles.
+    """
+
+    by_skip: dict[str, int]
+    macs: int
+    utilization: float
+
+
+def skip_label(accelerator: Accelerator) -> str:
+    """``mux`` with its width, as in ``mux2``; other modes by their own name."""
+    return f"mux{accelerator.mux}" if accelerator.skip == "mux" else accelerator.skip
+
+
+def simulate_network_layer(layer: Layer, mask: BlockMask, accelerator: Accelerator) -> LayerCycles:
+    """Cycles of one layer for every skip mode, by the event engine."""
+    by_skip = {}
+    macs = 0
+    for skip in accelerator.skip_modes:
+        machine = replace(accelerator, skip=skip)
+        results = [simulate_layer(mask.grid, keep, layer.n, machine) for keep in mask.keep]
+        by_skip[skip_label(machine)] = sum(result.cycles for result in results)
+        if skip == accelerator.skip:
+            macs = sum(result.macs for result in results)
+    cycles = by_skip[skip_label(accelerator)]
+    pes = accelerator.rows * accelerator.cols
+    return LayerCycles(by_skip=by_skip, macs=macs, utilization=macs / (pes * cycles) if cycles else 0.0)
+
+
+def layer_to_step(layers: Sequence[Layer], cycles: Sequence[int], pruned: Sequence[bool]) -> Layer:
+    """The layer that the cycle engine steps: of the pruned ones, that with the median number of cycles."""
+    candidates = [i for i in range(len(layers)) if pruned[i]] or list(range(len(layers)))
+    candidates.sort(key=lambda i: cycles[i])
+    return layers[candidates[(len(candidates) - 1) // 2]]
+
+
+def step_layer(
+    layer: Layer,
+    weight: Tensor,
+    activation: Activation,
+    mask: BlockMask,
+    accelerator: Accelerator,
+    cycles: int,
+) -> Check:
+    """Steps every register of the array through ``layer`` on real activations.
+
+    The check passes if the cycle engine counts what the event engine counted and every output is within what
+    float32 rounding allows of torch's.
+    """
+    weights = weight_matrix(layer, weight)
+    inputs = input_matrix(layer, activation.input)
+    expected = output_matrix(layer, activation.output)
+    stepped = 0
+    worst = 0.0
+    largest = 0.0
+    for w, x, y, keep in zip(weights, inputs, expected, mask.keep, strict=True):
+        grid = mask.grid
+        result = simulate_gemm(
+            w,
+            x,
+            block=(grid.bh, grid.bw),
+            accelerator=accelerator,
+            engine="cycle",
+            mask=keep,
+            positions=grid.positions,
+        )
+        stepped += result.cycles
+        assert result.output is not None
+        difference = np.abs(result.output.astype(np.float64) - y)
+        worst = max(worst, float((difference / _rounding_bound(w, x)).max()))
+        largest = max(largest, float(difference.max()))
+    passed = stepped == cycles and worst <= 1.0
+    return Check(
+        name="cycle engine",
+        passed=passed,
+        detail=(
+            f"{layer.name} stepped register by register: {stepped} cycles (event engine: {cycles}); "
+            f"outputs within {largest:.2g} of torch, {100 * worst:.2g} % of the rounding bound"
+        ),
+    )
+
+
+def _rounding_bound(w: np.ndarray, x: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    """Most by which two float32 sums of the same products may differ, (m, n); see timing._error."""
+    k = w.shape[1] + 1
+    u = 2.0**-24
+    gamma = k * u / (1 - k * u)
+    magnitude = np.abs(w.astype(np.float64)) @ np.abs(x.astype(np.float64))
+    return 2 * gamma * magnitude + np.finfo(np.float32).tiny

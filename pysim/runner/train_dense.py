@@ -1,0 +1,53 @@
+"""``pysim train``: a dense network from nothing to a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from pysim.data import load_dataset
+from pysim.models import InputShape, build_model
+from pysim.training import Batches, Progress, TrainConfig, evaluate, no_progress, save_tensors, train
+
+
+def train_dense(
+    model: str,
+    data: str,
+    *,
+    epochs: int,
+    seed: int,
+    out: Path,
+    progress: Progress = no_progress,
+) -> dict[str, object]:
+    """Trains ``model`` on ``data`` and writes its weights to ``out``.
+
+    After every epoch the state is saved to ``out`` with ``.state`` added; the same call goes on from there.
+
+    Returns:
+        The checkpoint's note: model, dataset, accuracy on the test images in percent, settings.
+
+    Raises:
+        DataError: The data or the saved state is broken, or the state is of other settings.
+        ModelError: The model is unknown.
+    """
+    dataset = load_dataset(data)
+    config = TrainConfig(epochs=epochs, seed=seed)
+    height, width = dataset.image_size
+    torch.manual_seed(seed)
+    network = build_model(
+        model,
+        InputShape(channels=dataset.channels, height=height, width=width, num_classes=dataset.num_classes),
+    )
+    batches = Batches(dataset, crop_pad=config.crop_pad)
+    state = out.with_name(f"{out.name}.state")
+    train(network, batches, config, state_path=state, progress=progress)
+    note: dict[str, object] = {
+        "model": model,
+        "dataset": dataset.name,
+        "accuracy_percent": evaluate(network, batches, progress=progress),
+        "training": asdict(config),
+    }
+    save_tensors(out, network.state_dict(), note)
+    return note
