@@ -1,0 +1,140 @@
+"""The table says what the result says; compared with a file that a reader can look at."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from pysim.config import Accelerator
+from pysim.report import render
+from pysim.result import Accuracy, BlockRun, Check, KernelTiming, LayerResult, RunResult
+from pysim.workload import UnmappedOp
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def timing(isa, dense_us, sparse_us):
+    return KernelTiming(
+        isa=isa,
+        dense_us=dense_us,
+        dense_form="nchw",
+        sparse_us=sparse_us,
+        speedup_quartiles=(0.9 * dense_us / sparse_us, 1.1 * dense_us / sparse_us),
+        max_error=0.0 if isa == "torch" else 0.01,
+    )
+
+
+def layer(name, shape, blocks, cycles, kernel, *, pruned=True, groups=1):
+    m, k, n = shape
+    return LayerResult(
+        name=name,
+        m=m,
+        k=k,
+        n=n,
+        groups=groups,
+        pruned=pruned,
+        blocks_total=blocks[1],
+        blocks_kept=blocks[0],
+        cycles_dense=cycles["none"],
+        cycles=cycles["gather"],
+        utilization=0.25,
+        macs=1000,
+        cycles_by_skip=cycles,
+        kernel=kernel,
+    )
+
+
+def example(block=(4, 4), checks_pass=True):
+    return BlockRun(
+        block=block,
+        sparsity_prunable=0.875,
+        sparsity_model=0.8125,
+        accuracy=Accuracy(dense=93.5, before_finetune=40.25, pruned=90.0),
+        layers=(
+            layer(
+                "conv",
+                (16, 9, 784),
+                (12, 12),
+                {"none": 1000, "tile": 1000, "gather": 1000, "mux2": 1000},
+                timing("torch", 50.0, 50.0),
+                pruned=False,
+            ),
+            layer(
+                "block.conv1",
+                (16, 144, 784),
+                (18, 144),
+                {"none": 8000, "tile": 8000, "gather": 4000, "mux2": 2000},
+                timing("avx2", 120.0, 60.0),
+            ),
+            layer(
+                "block.conv2",
+                (4, 36, 784),
+                (0, 18),
+                {"none": 1000, "tile": 0, "gather": 0, "mux2": 0},
+                timing("avx2", 30.0, 40.0),
+                groups=2,
+            ),
+        ),
+        checks=(
+            Check(name="masks", passed=True, detail="30 blocks kept"),
+            Check(name="cycle engine", passed=checks_pass, detail="stepped"),
+        ),
+    )
+
+
+def result(*runs):
+    return RunResult(
+        pysim_version="0.0.0",
+        model="toy",
+        dataset="synthetic",
+        seed=0,
+        sparsity=0.875,
+        finetune_epochs=1,
+        batch=1,
+        threads=2,
+        accelerator=Accelerator(name="toy-16", rows=16, cols=16, dataflow="ws", skip="gather"),
+        unmapped=(
+            UnmappedOp(module="", op="relu", operations=100),
+            UnmappedOp(module="a", op="add", operations=5),
+        ),
+        unmapped_share=0.0123,
+        runs=runs,
+    )
+
+
+def check_golden(name, text):
+    """Compares with the file; PYSIM_UPDATE_GOLDEN=1 rewrites it for a human to review."""
+    path = GOLDEN / name
+    if os.environ.get("PYSIM_UPDATE_GOLDEN"):
+        path.write_text(text + "\n")
+    assert path.read_text() == text + "\n"
+
+
+def test_one_block_size_is_shown_layer_by_layer():
+    check_golden("one_block.txt", render(result(example())))
+
+
+def test_several_block_sizes_are_shown_a_row_each():
+    unmeasured = replace(example((1, 16)), layers=tuple(replace(x, kernel=None) for x in example().layers))
+    check_golden("two_blocks.txt", render(result(example(checks_pass=False), unmeasured)))
+
+
+def test_json_has_the_documented_fields_and_the_totals_add_up():
+    text = json.dumps(result(example()).to_json(), allow_nan=False)
+    data = json.loads(text)
+    assert data["schema"] == 1
+    assert data["hardware"]["rows"] == 16
+    (run,) = data["runs"]
+    assert run["block"] == [4, 4]
+    assert run["totals"]["cycles_dense"] == sum(x["cycles_dense"] for x in run["layers"]) == 10000
+    assert run["totals"]["cycles"] == 5000
+    assert run["totals"]["speedup"] == 2.0
+    assert run["totals"]["kernel_speedup"] == 200 / 150
+    assert run["totals"]["by_skip"] == {"tile": 10 / 9, "gather": 2.0, "mux2": 10000 / 3000}
+    assert run["layers"][2]["speedup"] is None
+    assert run["layers"][1]["kernel"]["speedup"] == 2.0
+    documented = (Path(__file__).parents[2] / "docs" / "json.md").read_text()
+    for field in {*data, *run, *run["totals"], *run["layers"][0], *run["layers"][0]["kernel"]}:
+        assert field in documented, f"{field} is not described in docs/json.md"
