@@ -1,1 +1,25 @@
-"""Placeholder."""
+"""Hardware configuration: the accelerator and presets of known machines."""
+
+from pysim.config.accelerator import (
+    DATAFLOWS,
+    PIPELININGS,
+    SKIPS,
+    Accelerator,
+    Dataflow,
+    Pipelining,
+    Skip,
+)
+from pysim.config.presets import DEFAULT_PRESET, PRESETS, load_accelerator
+
+__all__ = [
+    "DATAFLOWS",
+    "DEFAULT_PRESET",
+    "PIPELININGS",
+    "PRESETS",
+    "SKIPS",
+    "Accelerator",
+    "Dataflow",
+    "Pipelining",
+    "Skip",
+    "load_accelerator",
+]

@@ -1,3 +1,0 @@
-namespace pysim {
-int sim_placeholder() { return 0; }
-}  // namespace pysim

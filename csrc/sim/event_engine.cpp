@@ -1,0 +1,61 @@
+#include "sim/event_engine.h"
+
+#include <algorithm>
+
+#include "base/checked_math.h"
+#include "sim/schedule.h"
+
+namespace pysim {
+namespace {
+
+/// Real operand pairs of all folds of a strip.
+std::int64_t strip_macs(const Strip& strip, std::int64_t n) {
+  std::int64_t weights = 0;
+  for (const Feed& feed : strip.feeds) weights += feed.lanes * (feed.col_end - feed.col_begin);
+  return weights * n;
+}
+
+/// Adds `folds` folds of `depth` to the clock and to the counts.
+void add_folds(const ArrayConfig& array, std::int64_t depth, std::int64_t folds, FoldClock& clock,
+               std::int64_t& slots, Counts& counts) {
+  clock.add(depth, folds);
+  counts.folds += folds;
+  const std::int64_t fold_slots = checked_mul(depth, array.rows * array.cols, "MAC slots");
+  slots = checked_add(slots, checked_mul(fold_slots, folds, "MAC slots"), "MAC slots");
+}
+
+}  // namespace
+
+Counts simulate_event(const ArrayConfig& array, const Layer& layer) {
+  Folder folder(array, layer);
+  FoldClock clock(array);
+  Counts counts;
+  std::int64_t slots = 0;
+  if (array.dataflow == Dataflow::is) {
+    // Position tiles repeat the same reduction tiles. A fold's distance to the next depends on its own
+    // depth alone, so adding each tile's folds together moves no fold but those between.
+    ReductionTile tile;
+    for (std::int64_t i = 0; i < folder.reduction_tiles(); ++i) {
+      folder.fill_reduction_tile(i, tile);
+      if (tile.depth == 0) continue;
+      add_folds(array, tile.depth, folder.position_tiles(), clock, slots, counts);
+      counts.macs += tile.depth * tile.reduction.size() * layer.n;
+    }
+  } else {
+    Strip strip;
+    for (std::int64_t i = 0; i < folder.strips(); ++i) {
+      folder.fill_strip(i, strip);
+      const std::int64_t folds = folder.folds_of(strip);
+      if (folds == 0) continue;
+      add_folds(array, folder.depth_of(strip), folds, clock, slots, counts);
+      counts.macs += strip_macs(strip, layer.n);
+    }
+  }
+  counts.cycles = clock.total_cycles();
+  counts.skipped_macs = layer.grid.m * layer.grid.k * layer.n - counts.macs;
+  counts.kept_macs = folder.kept_weights() * layer.n;
+  counts.padded_macs = slots - counts.macs;
+  return counts;
+}
+
+}  // namespace pysim

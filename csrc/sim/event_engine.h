@@ -1,0 +1,15 @@
+// Counts cycles by jumping from fold to fold, never from cycle to cycle; produces no outputs.
+#pragma once
+
+#include "sim/counts.h"
+#include "sim/folding.h"
+
+namespace pysim {
+
+/// Counts of `layer` on `array`, in time proportional to the blocks of the mask and the strips (`is`:
+/// reduction tiles); runs of like folds are taken in one step.
+///
+/// Throws std::invalid_argument if a field is out of range or a count does not fit in 64 bits.
+Counts simulate_event(const ArrayConfig& array, const Layer& layer);
+
+}  // namespace pysim

@@ -1,0 +1,247 @@
+#include "sim/folding.h"
+
+#include <algorithm>
+#include <numeric>
+#include <string>
+
+#include "base/check.h"
+#include "base/checked_math.h"
+
+namespace pysim {
+namespace {
+
+/// Strips, reduction tiles or chunks that a layer may be cut into: seconds of work, not hours.
+constexpr std::int64_t max_parts = std::int64_t{1} << 28;
+
+void append_lanes(Feed& feed, Span span) {
+  feed.members.push_back(span);
+  feed.slot_end.push_back(static_cast<std::int64_t>(feed.members.size()));
+  feed.lanes += span.size();
+}
+
+}  // namespace
+
+std::int64_t Strip::lanes() const {
+  std::int64_t longest = 0;
+  for (const Feed& feed : feeds) longest = std::max(longest, feed.lanes);
+  return longest;
+}
+
+Folder::Folder(const ArrayConfig& array, const Layer& layer) : array_(array), layer_(layer) {
+  array.check();
+  layer.grid.check();
+  require(layer.n >= 1, "layer", "n of at least 1", std::to_string(layer.n));
+  const std::int64_t weights = checked_mul(layer.grid.m, layer.grid.k, "layer m * k");
+  checked_mul(weights, layer.n, "layer m * k * n");
+  const std::int64_t feeders = ceil_div(layer.grid.m, array.feeder_cols());
+  const std::int64_t parts = array.dataflow == Dataflow::is ? reduction_tiles()
+                             : array.skip == Skip::tile     ? checked_mul(feeders, reduction_tiles(), "layer")
+                                                            : feeders;
+  require(parts <= max_parts, "layer",
+          "at most " + std::to_string(max_parts) +
+              " parts of the array's size (a larger array, or a smaller layer)",
+          std::to_string(parts));
+  const std::int64_t cols = layer.grid.block_cols();
+  col_edges_.resize(static_cast<std::size_t>(cols) + 1);
+  for (std::int64_t j = 0; j < cols; ++j) col_edges_[static_cast<std::size_t>(j)] = layer.grid.col_begin(j);
+  col_edges_.back() = layer.grid.k;
+  kept_.resize(static_cast<std::size_t>(cols));
+}
+
+std::int64_t Folder::strips() const { return ceil_div(layer_.grid.m, array_.cols); }
+
+std::int64_t Folder::position_tiles() const {
+  return ceil_div(layer_.n, array_.dataflow == Dataflow::is ? array_.cols : array_.rows);
+}
+
+std::int64_t Folder::reduction_tiles() const { return ceil_div(layer_.grid.k, array_.rows); }
+
+std::int64_t Folder::folds_of(const Strip& strip) const {
+  const std::int64_t lanes = strip.lanes();
+  if (lanes == 0) return 0;
+  return array_.dataflow == Dataflow::os ? position_tiles() : ceil_div(lanes, array_.rows);
+}
+
+std::int64_t Folder::depth_of(const Strip& strip) const {
+  return array_.dataflow == Dataflow::os ? strip.lanes() : layer_.n;
+}
+
+std::int64_t Folder::kept_weights() const {
+  const BlockGrid& grid = layer_.grid;
+  const std::int64_t cols = grid.block_cols();
+  std::int64_t total = 0;
+  for (std::int64_t i = 0; i < grid.block_rows(); ++i) {
+    const std::uint8_t* const row = layer_.mask + i * cols;
+    std::int64_t width = 0;
+    for (std::int64_t j = 0; j < cols; ++j) width += row[j] != 0 ? block_col_span(j).size() : 0;
+    total += width * (grid.row_end(i) - grid.row_begin(i));
+  }
+  return total;
+}
+
+std::int64_t Folder::block_col_of(std::int64_t k) const {
+  return std::upper_bound(col_edges_.begin(), col_edges_.end(), k) - col_edges_.begin() - 1;
+}
+
+Span Folder::block_col_span(std::int64_t j) const {
+  const auto at = static_cast<std::size_t>(j);
+  return {col_edges_[at], col_edges_[at + 1]};
+}
+
+void Folder::count_kept(std::int64_t block_row_begin, std::int64_t block_row_end) {
+  std::fill(kept_.begin(), kept_.end(), 0);
+  for (std::int64_t i = block_row_begin; i < block_row_end; ++i) {
+    const std::uint8_t* const row = layer_.mask + i * static_cast<std::int64_t>(kept_.size());
+    for (std::size_t j = 0; j < kept_.size(); ++j) kept_[j] += row[j] != 0;
+  }
+}
+
+void Folder::fill_strip(std::int64_t index, Strip& strip) {
+  strip.feature_begin = index * array_.cols;
+  strip.feature_end = std::min(layer_.grid.m, strip.feature_begin + array_.cols);
+  const std::int64_t features = strip.feature_end - strip.feature_begin;
+  const std::int64_t per_feed = array_.feeder_cols();
+  strip.feeds.resize(static_cast<std::size_t>(ceil_div(features, per_feed)));
+  std::int64_t col = 0;
+  for (Feed& feed : strip.feeds) {
+    feed.col_begin = col;
+    feed.col_end = std::min(features, col + per_feed);
+    fill_feed(strip.feature_begin + feed.col_begin, strip.feature_begin + feed.col_end, feed);
+    col += per_feed;
+  }
+}
+
+void Folder::fill_feed(std::int64_t feature_begin, std::int64_t feature_end, Feed& feed) {
+  feed.members.clear();
+  feed.slot_end.clear();
+  feed.lanes = 0;
+  if (array_.skip == Skip::none) {
+    append_lanes(feed, {0, layer_.grid.k});
+    return;
+  }
+  // A block row that only partly lies in the strip still counts: its features here need the operand.
+  const std::int64_t row_begin = feature_begin / layer_.grid.bh;
+  const std::int64_t row_end = ceil_div(feature_end, layer_.grid.bh);
+  count_kept(row_begin, row_end);
+  switch (array_.skip) {
+    case Skip::none:
+      return;
+    case Skip::tile:
+      fill_kept_row_chunks(feed);
+      return;
+    case Skip::gather:
+    case Skip::group:
+      for (std::size_t j = 0; j < kept_.size(); ++j) {
+        if (kept_[j] > 0) append_lanes(feed, block_col_span(static_cast<std::int64_t>(j)));
+      }
+      return;
+    case Skip::mux:
+      pack_slots(row_begin, row_end, feed);
+      return;
+  }
+}
+
+/// The reduction without the folds that hold no kept block. Only the last fold can be short, so cutting
+/// what is left into chunks of `rows` gives back exactly the folds that stay.
+void Folder::fill_kept_row_chunks(Feed& feed) const {
+  const std::int64_t k = layer_.grid.k;
+  const std::int64_t chunk = array_.dataflow == Dataflow::os ? k : array_.rows;
+  std::size_t j = 0;
+  for (std::int64_t begin = 0; begin < k; begin += chunk) {
+    const std::int64_t end = std::min(k, begin + chunk);
+    bool any = false;
+    while (j < kept_.size() && col_edges_[j] < end) {
+      any = any || kept_[j] > 0;
+      if (col_edges_[j + 1] > end) break;  // This block column reaches into the next chunk too.
+      ++j;
+    }
+    if (any) append_lanes(feed, {begin, end});
+  }
+}
+
+/// Column combining: block columns by falling number of kept blocks, each into the first slot that has
+/// room and in which no block row would keep two.
+/// Source: greedy grouping after Kung et al., "Packing Sparse Convolutional Neural Networks for Efficient
+/// Systolic Array Implementations", ASPLOS 2019; there columns may also be pruned to fit, here never.
+void Folder::pack_slots(std::int64_t block_row_begin, std::int64_t block_row_end, Feed& feed) {
+  const std::int64_t block_rows = block_row_end - block_row_begin;
+  const auto words = static_cast<std::size_t>(ceil_div(block_rows, 64));
+  const std::size_t cols = kept_.size();
+  std::vector<std::uint64_t> keeps(cols * words, 0);  // One bit per block row of the strip.
+  for (std::int64_t i = 0; i < block_rows; ++i) {
+    const std::uint8_t* const row = layer_.mask + (block_row_begin + i) * static_cast<std::int64_t>(cols);
+    for (std::size_t j = 0; j < cols; ++j) {
+      if (row[j] != 0) keeps[j * words + static_cast<std::size_t>(i / 64)] |= std::uint64_t{1} << (i % 64);
+    }
+  }
+  std::vector<std::size_t> order;
+  for (std::size_t j = 0; j < cols; ++j) {
+    if (kept_[j] > 0) order.push_back(j);
+  }
+  std::stable_sort(order.begin(), order.end(),
+                   [this](std::size_t a, std::size_t b) { return kept_[a] > kept_[b]; });
+
+  const auto limit = static_cast<std::size_t>(array_.mux);
+  std::vector<std::vector<std::size_t>> slots;
+  std::vector<std::uint64_t> taken;
+  std::vector<std::size_t> open;  // Slots with room, oldest first.
+  for (const std::size_t j : order) {
+    const std::uint64_t* const mine = &keeps[j * words];
+    const auto fits = [&](std::size_t slot) {
+      for (std::size_t w = 0; w < words; ++w) {
+        if ((taken[slot * words + w] & mine[w]) != 0) return false;
+      }
+      return true;
+    };
+    const auto found = std::find_if(open.begin(), open.end(), fits);
+    std::size_t slot = slots.size();
+    if (found != open.end()) {
+      slot = *found;
+      if (slots[slot].size() + 1 == limit) open.erase(found);
+    } else {
+      slots.emplace_back();
+      taken.resize(taken.size() + words, 0);
+      if (limit > 1) open.push_back(slot);
+    }
+    slots[slot].push_back(j);
+    for (std::size_t w = 0; w < words; ++w) taken[slot * words + w] |= mine[w];
+  }
+  for (const std::vector<std::size_t>& slot : slots) {
+    std::int64_t lanes = 0;
+    for (const std::size_t j : slot) {
+      feed.members.push_back(block_col_span(static_cast<std::int64_t>(j)));
+      lanes = std::max(lanes, feed.members.back().size());
+    }
+    feed.slot_end.push_back(static_cast<std::int64_t>(feed.members.size()));
+    feed.lanes += lanes;
+  }
+}
+
+void Folder::fill_reduction_tile(std::int64_t index, ReductionTile& tile) {
+  const BlockGrid& grid = layer_.grid;
+  tile.reduction = {index * array_.rows, std::min(grid.k, (index + 1) * array_.rows)};
+  tile.features.clear();
+  tile.depth = 0;
+  if (array_.skip == Skip::none) {
+    tile.features.push_back({0, grid.m});
+    tile.depth = grid.m;
+    return;
+  }
+  const std::int64_t first = block_col_of(tile.reduction.begin);
+  const std::int64_t last = block_col_of(tile.reduction.end - 1);
+  const std::int64_t cols = grid.block_cols();
+  for (std::int64_t i = 0; i < grid.block_rows(); ++i) {
+    const std::uint8_t* const row = layer_.mask + i * cols;
+    const bool meets = std::any_of(row + first, row + last + 1, [](std::uint8_t kept) { return kept != 0; });
+    if (!meets) continue;
+    if (array_.skip == Skip::tile) {
+      tile.features.push_back({0, grid.m});
+      tile.depth = grid.m;
+      return;
+    }
+    tile.features.push_back({grid.row_begin(i), grid.row_end(i)});
+    tile.depth += tile.features.back().size();
+  }
+}
+
+}  // namespace pysim

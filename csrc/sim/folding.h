@@ -1,0 +1,92 @@
+// A layer cut into folds: what each feeder of the array sends, fold by fold. The only place that leaves
+// anything out; both engines read it, so they cannot disagree on what is skipped.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "base/block_grid.h"
+#include "sim/config.h"
+
+namespace pysim {
+
+/// Y[m, n] = W[m, k] X[k, n] with a block mask on W.
+struct Layer {
+  BlockGrid grid;
+  const std::uint8_t* mask;  ///< (block rows, block columns), row-major; nonzero where the block is kept.
+  std::int64_t n;            ///< Output positions, at least 1.
+};
+
+/// Indices begin to end - 1 of the reduction, or of the output features.
+struct Span {
+  std::int64_t begin;
+  std::int64_t end;
+  std::int64_t size() const { return end - begin; }
+};
+
+/// What one feeder sends to its array columns: slots in order, each of one or more member spans of the
+/// reduction. Lane l of a slot carries element l of every member that has one.
+struct Feed {
+  std::int64_t col_begin = 0;          ///< First array column fed.
+  std::int64_t col_end = 0;            ///< One past the last array column that holds a feature.
+  std::vector<Span> members;           ///< Slot after slot.
+  std::vector<std::int64_t> slot_end;  ///< One past the last member of each slot.
+  std::int64_t lanes = 0;              ///< Lanes of all slots.
+};
+
+/// `ws`, `os`: the features that share the array columns, and what is fed to them.
+struct Strip {
+  std::int64_t feature_begin = 0;
+  std::int64_t feature_end = 0;
+  std::vector<Feed> feeds;
+
+  /// Lanes of the longest feed; the feeds run in lockstep, so this is what takes cycles.
+  std::int64_t lanes() const;
+};
+
+/// `is`: the reduction elements that share the array rows, and the features streamed past them.
+struct ReductionTile {
+  Span reduction{0, 0};
+  std::vector<Span> features;
+  std::int64_t depth = 0;  ///< Features streamed; 0 means that the tile has no fold.
+};
+
+/// Cuts one layer for one array. Fills a caller's strip or tile so that memory stays that of one of them.
+class Folder {
+ public:
+  /// Throws std::invalid_argument if the configuration or the layer is out of range.
+  Folder(const ArrayConfig& array, const Layer& layer);
+
+  std::int64_t strips() const;           ///< `ws`, `os`: strips of `cols` features.
+  std::int64_t position_tiles() const;   ///< `os`, `is`: tiles of `rows` or `cols` output positions.
+  std::int64_t reduction_tiles() const;  ///< `is`: tiles of `rows` reduction elements.
+
+  void fill_strip(std::int64_t index, Strip& strip);
+  void fill_reduction_tile(std::int64_t index, ReductionTile& tile);
+
+  /// Folds of a strip: row chunks when weight stationary, position tiles when output stationary.
+  std::int64_t folds_of(const Strip& strip) const;
+
+  /// Operands streamed through each fold of a strip.
+  std::int64_t depth_of(const Strip& strip) const;
+
+  /// Weights in kept blocks.
+  std::int64_t kept_weights() const;
+
+  /// Block column that holds reduction element k.
+  std::int64_t block_col_of(std::int64_t k) const;
+
+ private:
+  void count_kept(std::int64_t block_row_begin, std::int64_t block_row_end);
+  void fill_feed(std::int64_t feature_begin, std::int64_t feature_end, Feed& feed);
+  void fill_kept_row_chunks(Feed& feed) const;
+  void pack_slots(std::int64_t block_row_begin, std::int64_t block_row_end, Feed& feed);
+  Span block_col_span(std::int64_t j) const;
+
+  ArrayConfig array_;
+  Layer layer_;
+  std::vector<std::int64_t> col_edges_;  ///< (block columns + 1).
+  std::vector<std::int32_t> kept_;       ///< Kept blocks of each block column in the rows counted last.
+};
+
+}  // namespace pysim

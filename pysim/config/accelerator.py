@@ -1,0 +1,94 @@
+"""The simulated array as the user states it. Compute only: no buffers, no off-chip memory, one array."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+from pysim.errors import ConfigError
+
+Dataflow: TypeAlias = Literal["ws", "os", "is"]
+Skip: TypeAlias = Literal["none", "tile", "gather", "group", "mux"]
+Pipelining: TypeAlias = Literal["serial", "overlap"]
+
+DATAFLOWS: tuple[Dataflow, ...] = get_args(Dataflow)
+SKIPS: tuple[Skip, ...] = get_args(Skip)
+PIPELININGS: tuple[Pipelining, ...] = get_args(Pipelining)
+
+# With inputs held still the weights stream past: there is no column of weights to group or to combine.
+_SKIPS_OF: dict[Dataflow, tuple[Skip, ...]] = {
+    "ws": SKIPS,
+    "os": SKIPS,
+    "is": ("none", "tile", "gather"),
+}
+
+MAX_SIDE = 65536
+MAX_MUX = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accelerator:
+    """A systolic array: its shape, its dataflow and what it does with pruned blocks.
+
+    Args:
+        name: Printed with results.
+        rows: PE rows, 1 to 65536.
+        cols: PE columns, 1 to 65536.
+        dataflow: The operand held still: ``ws`` weights, ``os`` outputs, ``is`` inputs.
+        skip: What is left out of a pruned layer; see docs/machine.md. ``group`` and ``mux`` need ``ws`` or
+            ``os``.
+        pipelining: ``overlap`` starts a fold as early as the registers allow; ``serial`` waits until the one
+            before has left the array.
+        mux: Inputs of each PE's multiplexer, 1 to 1024; used by ``skip="mux"`` alone.
+        group_cols: Array columns that share a feeder, at least 1, or None for the block height; used by
+            ``skip="group"`` alone.
+
+    Raises:
+        ConfigError: A field is out of range, or the dataflow does not allow the skip mode.
+    """
+
+    name: str = "custom"
+    rows: int
+    cols: int
+    dataflow: Dataflow = "ws"
+    skip: Skip = "none"
+    pipelining: Pipelining = "overlap"
+    mux: int = 2
+    group_cols: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_int("rows", self.rows, MAX_SIDE)
+        _check_int("cols", self.cols, MAX_SIDE)
+        _check_int("mux", self.mux, MAX_MUX)
+        if self.group_cols is not None:
+            _check_int("group_cols", self.group_cols, None)
+        _check_choice("dataflow", self.dataflow, DATAFLOWS)
+        _check_choice("skip", self.skip, SKIPS)
+        _check_choice("pipelining", self.pipelining, PIPELININGS)
+        if self.skip not in self.allowed_skips():
+            raise ConfigError(
+                f"accelerator.skip: expected one of {', '.join(self.allowed_skips())} with dataflow "
+                f"{self.dataflow}, got {self.skip}",
+                hint=f"Choose dataflow ws or os to use {self.skip}.",
+            )
+
+    def allowed_skips(self) -> tuple[Skip, ...]:
+        """The skip modes that this dataflow can have, from none to the most elaborate."""
+        return _SKIPS_OF[self.dataflow]
+
+    def group_cols_for(self, block_height: int) -> int:
+        """Array columns of one feeder under ``group`` for blocks of this height."""
+        return block_height if self.group_cols is None else self.group_cols
+
+
+def _check_int(field: str, value: object, most: int | None) -> None:
+    limits = "at least 1" if most is None else f"1 to {most}"
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ConfigError(f"accelerator.{field}: expected an integer, {limits}, got {value!r}")
+    if value < 1 or (most is not None and value > most):
+        raise ConfigError(f"accelerator.{field}: expected {limits}, got {value}")
+
+
+def _check_choice(field: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"accelerator.{field}: expected one of {', '.join(choices)}, got {value!r}")

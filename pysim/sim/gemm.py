@@ -1,0 +1,171 @@
+"""One matrix product on one accelerator: checks the arguments and hands them to the C++ engines."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from pysim import _core
+from pysim.config import Accelerator
+from pysim.errors import ConfigError, ShapeError
+from pysim.result import GemmResult
+from pysim.result.gemm import OutputArray
+from pysim.workload import BlockGrid, BoolArray
+
+Engine: TypeAlias = Literal["event", "cycle"]
+ENGINES: tuple[Engine, ...] = get_args(Engine)
+
+
+def simulate_layer(grid: BlockGrid, mask: BoolArray, n: int, accelerator: Accelerator) -> GemmResult:
+    """Counts of W (m, k) times (k, n) from the block mask alone, by the event engine.
+
+    Args:
+        grid: The shape of W and its blocks.
+        mask: (block rows, block columns), True where a block is kept.
+        n: Output positions, at least 1.
+        accelerator: The array.
+
+    Raises:
+        ShapeError: The mask is not a bool array of the grid's shape.
+        ConfigError: n is below 1, or a count does not fit in 64 bits.
+    """
+    grid.check_mask(mask)
+    n = _positive_int(n, "n")
+    try:
+        counts = _core.simulate_event(
+            _core_array(accelerator, grid), _grid_tuple(grid), np.ascontiguousarray(mask), n
+        )
+    except (ValueError, TypeError) as error:
+        raise ConfigError(str(error)) from error
+    return _result(counts, accelerator, None)
+
+
+def simulate_gemm(
+    w: npt.ArrayLike,
+    x: npt.ArrayLike | int,
+    *,
+    block: tuple[int, int],
+    accelerator: Accelerator,
+    engine: Engine = "event",
+    mask: npt.ArrayLike | None = None,
+    positions: int = 1,
+) -> GemmResult:
+    """Simulates Y (M, N) = W (M, K) X (K, N) with pruned blocks.
+
+    Args:
+        w: (M, K) weights; float32 or int8 for the cycle engine, any number type for the event engine.
+        x: (K, N) inputs of the weights' type, or N alone for the event engine, at least 1.
+        block: Block height in output features and width in input channels, each at least 1.
+        accelerator: The array.
+        engine: ``event`` counts fold by fold; ``cycle`` steps every register and also produces Y.
+        mask: (block rows, block columns) bool, True where a block is kept; weights of other blocks count as
+            zero. Default: a block is pruned if all its weights are zero.
+        positions: Kernel positions; K = positions * channels, and no block straddles two of them.
+
+    Raises:
+        ShapeError: An array has the wrong shape or type.
+        ConfigError: A setting is out of range, or the layer is too large for the cycle engine.
+    """
+    if engine not in ENGINES:
+        raise ConfigError(f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}")
+    weights = np.asarray(w)
+    if weights.ndim != 2:
+        raise ShapeError(f"weights: expected shape (M, K), got {weights.shape}")
+    bh, bw = _block_sides(block)
+    grid = BlockGrid(
+        m=weights.shape[0], k=weights.shape[1], positions=_positive_int(positions, "positions"), bh=bh, bw=bw
+    )
+    kept = grid.nonzero_blocks(weights) if mask is None else np.asarray(mask)
+    grid.check_mask(kept)
+    if engine == "event":
+        return simulate_layer(grid, kept, _positions_of(x, grid.k), accelerator)
+    if np.ndim(x) == 0:
+        raise ShapeError(
+            "inputs: expected an array of shape (K, N) for engine cycle, got a number",
+            hint='Pass the inputs, or use engine="event".',
+        )
+    return _simulate_cycle(grid, kept, weights, np.asarray(x), accelerator)
+
+
+def _simulate_cycle(
+    grid: BlockGrid,
+    mask: BoolArray,
+    w: npt.NDArray[np.generic],
+    x: npt.NDArray[np.generic],
+    accelerator: Accelerator,
+) -> GemmResult:
+    _check_inputs(x, grid.k)
+    if w.dtype != x.dtype or w.dtype not in (np.float32, np.int8):
+        raise ShapeError(
+            f"operands: expected weights and inputs both float32 or both int8 for engine cycle, got {w.dtype} "
+            f"and {x.dtype}",
+            hint="Convert them with .astype(numpy.float32).",
+        )
+    array = _core_array(accelerator, grid)
+    kept = np.ascontiguousarray(mask)
+    output: OutputArray
+    try:
+        counts, output = _core.simulate_cycle(
+            array, _grid_tuple(grid), kept, np.ascontiguousarray(w), np.ascontiguousarray(x)
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return _result(counts, accelerator, output)
+
+
+def _result(counts: _core.Counts, accelerator: Accelerator, output: OutputArray | None) -> GemmResult:
+    slots = accelerator.rows * accelerator.cols * counts.cycles
+    return GemmResult(
+        cycles=counts.cycles,
+        folds=counts.folds,
+        macs=counts.macs,
+        skipped_macs=counts.skipped_macs,
+        kept_macs=counts.kept_macs,
+        padded_macs=counts.padded_macs,
+        utilization=counts.macs / slots if slots else 0.0,
+        output=output,
+    )
+
+
+def _core_array(accelerator: Accelerator, grid: BlockGrid) -> _core.ArrayConfig:
+    return _core.ArrayConfig(
+        rows=accelerator.rows,
+        cols=accelerator.cols,
+        dataflow=accelerator.dataflow,
+        skip=accelerator.skip,
+        pipelining=accelerator.pipelining,
+        mux=accelerator.mux,
+        # More columns than the array has is the whole array; capped so that any integer crosses into C++.
+        group_cols=min(accelerator.group_cols_for(grid.bh), accelerator.cols),
+    )
+
+
+def _grid_tuple(grid: BlockGrid) -> tuple[int, int, int, int, int]:
+    return grid.m, grid.k, grid.positions, grid.bh, grid.bw
+
+
+def _positive_int(value: object, where: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ConfigError(f"{where}: expected an integer of at least 1, got {value!r}")
+    return int(value)
+
+
+def _block_sides(block: tuple[int, int]) -> tuple[int, int]:
+    if not isinstance(block, tuple | list) or len(block) != 2:
+        raise ConfigError(f"block: expected (height, width), got {block!r}")
+    return _positive_int(block[0], "block height"), _positive_int(block[1], "block width")
+
+
+def _positions_of(x: npt.ArrayLike | int, k: int) -> int:
+    if isinstance(x, int | np.integer):
+        return _positive_int(x, "n")
+    array = np.asarray(x)
+    _check_inputs(array, k)
+    return int(array.shape[1])
+
+
+def _check_inputs(x: npt.NDArray[np.generic], k: int) -> None:
+    if x.ndim != 2 or x.shape[0] != k or x.shape[1] < 1:
+        raise ShapeError(f"inputs: expected shape ({k}, N) with N of at least 1, got {x.shape}")
