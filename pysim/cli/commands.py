@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from pysim import __version__
 from pysim.cli.progress import ProgressLine
 
 if TYPE_CHECKING:
-    from pysim.config import Accelerator
+    from pysim.config import Accelerator, Dataflow, Pipelining, Skip
 
 _DEBUG = click.option("--debug", is_flag=True, help="Show a traceback with an error.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
@@ -89,7 +90,11 @@ def cli() -> None:
     show_default=True,
     help="How the array skips pruned blocks.",
 )
-@click.option("--pipelining", type=click.Choice(["serial", "overlap"]), default="overlap", show_default=True)
+@click.option(
+    "--pipelining",
+    type=click.Choice(["serial", "overlap"]),
+    help="Whether folds overlap. Default: the preset's.",
+)
 @click.option("--mux", type=click.IntRange(1), help="Block columns that may share a slot with --skip mux.")
 @click.option("--group-cols", type=click.IntRange(1), help="Array columns a group with --skip group.")
 @_DATA
@@ -130,9 +135,9 @@ def run(
     blocks: tuple[tuple[int, int], ...],
     sparsity: float,
     hw: str,
-    dataflow: str | None,
-    skip: str,
-    pipelining: str,
+    dataflow: Dataflow | None,
+    skip: Skip,
+    pipelining: Pipelining | None,
     mux: int | None,
     group_cols: int | None,
     data: str,
@@ -178,15 +183,24 @@ def run(
 
 
 def _accelerator(
-    hw: str, dataflow: str | None, skip: str, pipelining: str, mux: int | None, group_cols: int | None
+    hw: str,
+    dataflow: Dataflow | None,
+    skip: Skip,
+    pipelining: Pipelining | None,
+    mux: int | None,
+    group_cols: int | None,
 ) -> Accelerator:
     from pysim.config import load_accelerator
 
-    changes: dict[str, object] = {"skip": skip, "pipelining": pipelining}
-    for name, value in (("dataflow", dataflow), ("mux", mux), ("group_cols", group_cols)):
-        if value is not None:
-            changes[name] = value
-    return load_accelerator(hw, **changes)
+    base = load_accelerator(hw)
+    return replace(
+        base,
+        dataflow=base.dataflow if dataflow is None else dataflow,
+        skip=skip,
+        pipelining=base.pipelining if pipelining is None else pipelining,
+        mux=base.mux if mux is None else mux,
+        group_cols=base.group_cols if group_cols is None else group_cols,
+    )
 
 
 @cli.command(

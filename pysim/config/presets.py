@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 
 from pysim.config.accelerator import Accelerator
 from pysim.errors import ConfigError
@@ -37,8 +38,11 @@ def load_accelerator(name: str) -> Accelerator:
     """
     if name in PRESETS:
         return PRESETS[name]
+    size = re.fullmatch(r"(\d{1,6})x(\d{1,6})", name)
+    if size:
+        return Accelerator(name="custom", rows=int(size[1]), cols=int(size[2]))
     nearest = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.5)
     raise ConfigError(
-        f"accelerator: expected one of {', '.join(sorted(PRESETS))}, got {name!r}",
+        f"accelerator: expected ROWSxCOLS or one of {', '.join(sorted(PRESETS))}, got {name!r}",
         hint=f"Did you mean {nearest[0]}?" if nearest else None,
     )

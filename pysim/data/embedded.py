@@ -28,7 +28,7 @@ _PIXELS = 28 * 28
 _UNPACKED_BYTES = (_TEST + _TRAIN) * (_PIXELS + 1)
 
 
-def stratified_head(labels: UInt8Array, per_class: int) -> np.ndarray:  # type: ignore[type-arg]
+def stratified_head(labels: UInt8Array, per_class: int) -> np.ndarray:
     """Indices of the first ``per_class`` samples of every class, in file order: (classes * per_class,)."""
     chosen = [np.flatnonzero(labels == label)[:per_class] for label in range(_CLASSES)]
     if any(len(indices) < per_class for indices in chosen):

@@ -15,7 +15,7 @@ def make_synthetic(*, train: int = 1024, test: int = 512, seed: int = 0) -> Data
     rng = np.random.default_rng(seed)
     patterns = rng.integers(0, 160, (_CLASSES, 1, _SIZE, _SIZE))
 
-    def split(count: int) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+    def split(count: int) -> tuple[np.ndarray, np.ndarray]:
         labels = rng.integers(0, _CLASSES, count).astype(np.uint8)
         images = patterns[labels] + rng.integers(0, 96, (count, 1, _SIZE, _SIZE))
         return images.astype(np.uint8), labels

@@ -1,5 +1,23 @@
-"""What comes back from simulation. Plain frozen data."""
+"""What comes back from simulation and from a run. Plain frozen data."""
 
 from pysim.result.gemm import GemmResult
+from pysim.result.run import (
+    SCHEMA,
+    Accuracy,
+    BlockRun,
+    Check,
+    KernelTiming,
+    LayerResult,
+    RunResult,
+)
 
-__all__ = ["GemmResult"]
+__all__ = [
+    "SCHEMA",
+    "Accuracy",
+    "BlockRun",
+    "Check",
+    "GemmResult",
+    "KernelTiming",
+    "LayerResult",
+    "RunResult",
+]

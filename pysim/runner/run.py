@@ -191,7 +191,7 @@ def _block_run(
 
 
 def _layer_mask(layer: Layer, prune: PruneConfig, masks: Mapping[str, BlockMask]) -> BlockMask:
-    if layer.weight in masks:
+    if layer.weight is not None and layer.weight in masks:
         return masks[layer.weight]
     return BlockMask.all_kept(layer.grid(*prune.block), layer.groups)
 

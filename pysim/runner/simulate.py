@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from pysim.config import Accelerator
 from pysim.lowering import Activation, input_matrix, output_matrix, weight_matrix
+from pysim.lowering.matrices import Float32Array
 from pysim.result import Check
 from pysim.sim import simulate_gemm, simulate_layer
 from pysim.workload import BlockMask, Layer
@@ -39,7 +41,7 @@ def simulate_network_layer(layer: Layer, mask: BlockMask, accelerator: Accelerat
     """Cycles of one layer for every skip mode, by the event engine."""
     by_skip = {}
     macs = 0
-    for skip in accelerator.skip_modes:
+    for skip in accelerator.allowed_skips():
         machine = replace(accelerator, skip=skip)
         results = [simulate_layer(mask.grid, keep, layer.n, machine) for keep in mask.keep]
         by_skip[skip_label(machine)] = sum(result.cycles for result in results)
@@ -88,8 +90,7 @@ def step_layer(
             positions=grid.positions,
         )
         stepped += result.cycles
-        assert result.output is not None
-        difference = np.abs(result.output.astype(np.float64) - y)
+        difference = np.abs(np.asarray(result.output, dtype=np.float64) - y)
         worst = max(worst, float((difference / _rounding_bound(w, x)).max()))
         largest = max(largest, float(difference.max()))
     passed = stepped == cycles and worst <= 1.0
@@ -103,10 +104,11 @@ def step_layer(
     )
 
 
-def _rounding_bound(w: np.ndarray, x: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _rounding_bound(w: Float32Array, x: Float32Array) -> npt.NDArray[np.float64]:
     """Most by which two float32 sums of the same products may differ, (m, n); see timing._error."""
     k = w.shape[1] + 1
     u = 2.0**-24
     gamma = k * u / (1 - k * u)
-    magnitude = np.abs(w.astype(np.float64)) @ np.abs(x.astype(np.float64))
-    return 2 * gamma * magnitude + np.finfo(np.float32).tiny
+    magnitude: npt.NDArray[np.float64] = np.abs(w.astype(np.float64)) @ np.abs(x.astype(np.float64))
+    bound: npt.NDArray[np.float64] = 2 * gamma * magnitude + np.finfo(np.float32).tiny
+    return bound

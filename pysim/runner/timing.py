@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, linear
@@ -25,6 +26,7 @@ _ROUNDS = 21
 # A sample lasts at least this long, so that the clock's own cost (under 0.1 us) does not matter.
 _SAMPLE_SECONDS = 100e-6
 
+Seconds = npt.NDArray[np.float64]
 Forms = Mapping[str, Callable[[], Tensor]]
 
 
@@ -75,13 +77,12 @@ def _dense_forms(layer: Layer, weight: Tensor, source: Tensor) -> dict[str, Call
         columns = source.t().contiguous()
         return {"linear": lambda: linear(source, weight), "mm": lambda: torch.mm(weight, columns)}
     c = layer.conv
-    rest = (None, c.stride, c.padding, c.dilation, layer.groups)
-    planes = source.contiguous(), weight.contiguous()
-    last = (
-        source.contiguous(memory_format=torch.channels_last),
-        weight.contiguous(memory_format=torch.channels_last),
-    )
-    return {"nchw": lambda: conv2d(*planes, *rest), "channels_last": lambda: conv2d(*last, *rest)}
+
+    def form(layout: torch.memory_format) -> Callable[[], Tensor]:
+        image, kernel = source.contiguous(memory_format=layout), weight.contiguous(memory_format=layout)
+        return lambda: conv2d(image, kernel, None, c.stride, c.padding, c.dilation, layer.groups)
+
+    return {"nchw": form(torch.contiguous_format), "channels_last": form(torch.channels_last)}
 
 
 def _sparse_form(
@@ -104,7 +105,7 @@ def _sparse_form(
     return lambda: conv(planes), conv.isa
 
 
-def _interleave(forms: Forms) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+def _interleave(forms: Forms) -> dict[str, Seconds]:
     """Seconds per call, (rounds,) for each form; in every round each form runs once, in turn."""
     clock = time.perf_counter
     repeats = {}
@@ -125,7 +126,7 @@ def _interleave(forms: Forms) -> dict[str, np.ndarray]:  # type: ignore[type-arg
     return {name: np.array(times) for name, times in samples.items()}
 
 
-def _fastest(samples: Mapping[str, np.ndarray]) -> tuple[str, np.ndarray]:  # type: ignore[type-arg]
+def _fastest(samples: Mapping[str, Seconds]) -> tuple[str, Seconds]:
     name = min(samples, key=lambda form: float(np.median(samples[form])))
     return name, samples[name]
 

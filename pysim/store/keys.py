@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import pysim
@@ -14,16 +14,14 @@ from pysim.errors import DataError
 
 _KEY_SCHEMA = 1
 
-Json = Mapping[str, "Json"] | Sequence["Json"] | str | int | float | bool | None
-
 
 def cache_folder() -> Path:
     """``PYSIM_CACHE`` if set, else ``~/.cache/pysim``. Not made here."""
     return Path(os.environ.get("PYSIM_CACHE") or Path.home() / ".cache" / "pysim")
 
 
-def content_key(fields: Mapping[str, Json]) -> str:
-    """32 hex digits that stand for ``fields``, the version of pysim and the key's own schema."""
+def content_key(fields: Mapping[str, object]) -> str:
+    """32 hex digits for ``fields`` (whatever JSON can hold), pysim's version and the key's own schema."""
     whole = {"key_schema": _KEY_SCHEMA, "pysim_version": pysim.__version__, "fields": fields}
     text = json.dumps(whole, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:32]

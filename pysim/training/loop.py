@@ -148,7 +148,7 @@ def train(
                 group["lr"] = learning_rate(config, step, total)
             loss = cross_entropy(model(images), labels, label_smoothing=config.label_smoothing)
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             apply_masks(model, masks)
             loss_sum += loss.detach() * len(labels)
