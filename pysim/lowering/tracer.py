@@ -38,7 +38,7 @@ class Activation:
 
 class _Recorder(TorchDispatchMode):
     def __init__(self, model: nn.Module, keep: frozenset[str]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.layers: list[Layer] = []
         self.unmapped: dict[tuple[str, str], UnmappedOp] = {}
         self.activations: dict[str, Activation] = {}
@@ -49,11 +49,11 @@ class _Recorder(TorchDispatchMode):
 
     def __enter__(self) -> Self:
         self._tracker.__enter__()
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *exception: object) -> None:
-        super().__exit__(*exception)
+        super().__exit__(*exception)  # type: ignore[no-untyped-call]
         self._tracker.__exit__(*exception)
 
     def __torch_dispatch__(
