@@ -1,0 +1,143 @@
+"""Runs every case and prints goal, median and spread.
+
+    python -m tests.bench          # or: make bench; leave the machine alone meanwhile
+    python -m tests.bench --json
+
+Ratios are of calls made in turn in this one process; the spread is first to third quartile.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+
+from pysim.config import Accelerator
+from pysim.report.table import format_table
+from pysim.sim import simulate_gemm, simulate_layer
+from pysim.sparse import BsrMatrix, SpmmPlan
+from pysim.workload import BlockGrid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One measured figure: its goal as text, and the quartiles of what was seen."""
+
+    name: str
+    goal: str
+    unit: str
+    quartiles: tuple[float, float, float]
+
+
+def _seconds(call: Callable[[], object], *, rounds: int, calls: int = 1) -> np.ndarray:
+    call()
+    samples = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        for _ in range(calls):
+            call()
+        samples.append((time.perf_counter() - start) / calls)
+    return np.array(samples)
+
+
+def _case(name: str, goal: str, unit: str, samples: np.ndarray) -> Case:
+    low, median, high = np.quantile(samples, (0.25, 0.5, 0.75))
+    return Case(name=name, goal=goal, unit=unit, quartiles=(float(low), float(median), float(high)))
+
+
+def help_is_instant() -> Iterator[Case]:
+    command = [sys.executable, "-c", "from pysim.cli import main; main(['--help'])"]
+    samples = _seconds(lambda: subprocess.run(command, check=True, capture_output=True), rounds=11)
+    yield _case("pysim --help", "<= 150", "ms", 1e3 * samples)
+
+
+def _resnet20_layers(block: int) -> list[tuple[BlockGrid, np.ndarray, int]]:
+    """The 18 prunable layers at 28 x 28 with random masks of 90 % sparsity."""
+    rng = np.random.default_rng(0)
+    shapes = [(16, 144, 784)] * 6 + [(32, 144, 196)] + [(32, 288, 196)] * 5
+    shapes += [(64, 288, 49)] + [(64, 576, 49)] * 5
+    layers = []
+    for m, k, n in shapes:
+        grid = BlockGrid(m=m, k=k, positions=9, bh=block, bw=block)
+        layers.append((grid, rng.random(grid.shape) < 0.1, n))
+    return layers
+
+
+def event_engine_on_resnet20() -> Iterator[Case]:
+    machine = Accelerator(name="gemmini-16", rows=16, cols=16, dataflow="ws", skip="gather")
+    for block in (1, 4, 16):
+        layers = _resnet20_layers(block)
+        samples = _seconds(
+            lambda layers=layers: [simulate_layer(grid, keep, n, machine) for grid, keep, n in layers],
+            rounds=31,
+        )
+        yield _case(f"event engine, ResNet-20, block {block}", "<= 1", "ms", 1e3 * samples)
+
+
+def cycle_engine_speed() -> Iterator[Case]:
+    rng = np.random.default_rng(0)
+    for dtype in (np.float32, np.int8):
+        w = rng.integers(-8, 9, (64, 576)).astype(dtype)
+        x = rng.integers(-8, 9, (576, 784)).astype(dtype)
+        for side in (16, 64):
+            machine = Accelerator(rows=side, cols=side, dataflow="ws")
+            result = simulate_gemm(w, x, block=(4, 4), accelerator=machine, engine="cycle")
+            assert (result.output == w.astype(np.int64) @ x.astype(np.int64)).all()
+            steps = result.cycles * side * side
+            samples = _seconds(
+                lambda w=w, x=x, machine=machine: simulate_gemm(
+                    w, x, block=(4, 4), accelerator=machine, engine="cycle"
+                ),
+                rounds=7,
+            )
+            goal = ">= 2.5 (AVX-512)" if side == 16 else ">= 5 (AVX-512)"
+            name = f"cycle engine, {side} x {side}, {np.dtype(dtype).name}"
+            yield _case(name, goal, "1e9 PE-steps/s", steps / samples / 1e9)
+
+
+def spmm_against_dense() -> Iterator[Case]:
+    goals = {(64, 1): 4.3, (64, 2): 7, (64, 4): 9.5, (64, 8): 10, (64, 16): 10.5, (1, 4): 11, (1, 16): 14}
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    for (n, block), goal in goals.items():
+        grid = BlockGrid(m=768, k=768, bh=block, bw=block)
+        w = rng.standard_normal((768, 768)).astype(np.float32) * grid.expand(rng.random(grid.shape) < 0.1)
+        x = torch.from_numpy(rng.standard_normal((768, n)).astype(np.float32))
+        dense = torch.from_numpy(w)
+        plan = SpmmPlan(BsrMatrix.from_dense(w, grid), threads=1)
+        torch.testing.assert_close(plan(x), dense @ x, rtol=1e-4, atol=1e-4)
+        calls = 50 if n == 1 else 5
+        ratios = [
+            float(
+                _seconds(lambda: torch.mm(dense, x), rounds=1, calls=calls)[0]  # noqa: B023
+                / _seconds(lambda: plan(x), rounds=1, calls=calls)[0]  # noqa: B023
+            )
+            for _ in range(31)
+        ]
+        name = f"spmm 768 x 768, n = {n}, 90 %, block {block}, {plan.isa}, 1 thread"
+        yield _case(name, f">= {goal} (AVX-512)", "x dense", np.array(ratios))
+
+
+CASES = (help_is_instant, event_engine_on_resnet20, cycle_engine_speed, spmm_against_dense)
+
+
+def main() -> None:
+    found = [case for group in CASES for case in group()]
+    if "--json" in sys.argv[1:]:
+        print(json.dumps([asdict(case) for case in found], indent=2))
+        return
+    rows = [
+        [c.name, c.goal, f"{c.quartiles[1]:.2f}", f"{c.quartiles[0]:.2f} .. {c.quartiles[2]:.2f}", c.unit]
+        for c in found
+    ]
+    print(format_table(["case", "goal", "median", "quartiles", "unit"], rows))
+
+
+if __name__ == "__main__":
+    main()
