@@ -1,11 +1,11 @@
-from typing import overload
+from typing import TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
 
 # The simulated machine (csrc/bindings/sim.cpp).
 
-_Grid = tuple[int, int, int, int, int]  # m, k, positions, block height, block width
+_Grid: TypeAlias = tuple[int, int, int, int, int]  # m, k, positions, block height, block width
 
 class ArrayConfig:
     def __init__(

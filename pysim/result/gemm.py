@@ -14,7 +14,7 @@ OutputArray = npt.NDArray[np.float32] | npt.NDArray[np.int32]
 class GemmResult:
     """Counts of Y (M, N) = W (M, K) X (K, N) on one array. docs/machine.md defines each.
 
-    A MAC is one product w[m, k] * x[k, n]; there are M * K * N. ``macs + skipped_macs`` is always that number.
+    A MAC is one product w[m, k] * x[k, n]. ``macs + skipped_macs`` is always M * K * N.
 
     Args:
         cycles: Clock edges until the last result has left the array; 0 if nothing is kept.
