@@ -99,8 +99,8 @@ def _simulate_cycle(
     _check_inputs(x, grid.k)
     if w.dtype != x.dtype or w.dtype not in (np.float32, np.int8):
         raise ShapeError(
-            f"operands: expected weights and inputs both float32 or both int8 for engine cycle, got "
-            f"{w.dtype} and {x.dtype}",
+            "operands: expected weights and inputs both float32 or both int8 for engine cycle, "
+            f"got {w.dtype} and {x.dtype}",
             hint="Convert them with .astype(numpy.float32).",
         )
     array = _core_array(accelerator, grid)
