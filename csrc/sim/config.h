@@ -30,7 +30,7 @@ struct ArrayConfig {
   std::int64_t mux = 2;         ///< Inputs of a PE's multiplexer, at least 1; used by Skip::mux alone.
   std::int64_t group_cols = 1;  ///< Array columns that share a feeder, at least 1; used by Skip::group alone.
 
-  static constexpr std::int64_t max_side = 65536;  ///< So that rows * cols and mux tables stay addressable.
+  static constexpr std::int64_t max_side = 65536;  ///< So that rows * cols always fits in 64 bits.
   static constexpr std::int64_t max_mux = 1024;
 
   /// Throws std::invalid_argument if a field is out of range or the dataflow has no such skip.

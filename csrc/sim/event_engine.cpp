@@ -32,8 +32,9 @@ Counts simulate_event(const ArrayConfig& array, const Layer& layer) {
   Counts counts;
   std::int64_t slots = 0;
   if (array.dataflow == Dataflow::is) {
-    // Position tiles repeat the same reduction tiles. A fold's distance to the next depends on its own
-    // depth alone, so adding each tile's folds together moves no fold but those between.
+    // Position tiles repeat the same reduction tiles. How long after a fold the next one starts depends on
+    // its own depth alone, so the total is the same when the folds of each reduction tile are added together,
+    // as long as the tile of the last fold comes last.
     ReductionTile tile;
     for (std::int64_t i = 0; i < folder.reduction_tiles(); ++i) {
       folder.fill_reduction_tile(i, tile);
