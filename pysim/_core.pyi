@@ -51,3 +51,44 @@ def simulate_cycle(
     w: npt.NDArray[np.int8],
     x: npt.NDArray[np.int8],
 ) -> tuple[Counts, npt.NDArray[np.int32]]: ...
+
+# csrc/kernels: block-sparse products on this machine.
+
+_BsrParts: TypeAlias = tuple[_Grid, npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float32]]
+
+class SpmmPlan:
+    def __init__(
+        self,
+        grid: _Grid,
+        row_ptr: npt.NDArray[np.int64],
+        col_idx: npt.NDArray[np.int32],
+        values: npt.NDArray[np.float32],
+        *,
+        isa: str,
+        threads: int,
+    ) -> None: ...
+    @property
+    def isa(self) -> str: ...
+    def run(self, x: npt.NDArray[np.float32], y: npt.NDArray[np.float32]) -> None: ...
+
+class ConvPlan:
+    def __init__(
+        self,
+        groups: list[_BsrParts],
+        *,
+        image: tuple[int, int, int],
+        kernel: tuple[int, int],
+        stride: tuple[int, int],
+        padding: tuple[int, int],
+        dilation: tuple[int, int],
+        bias: list[float] | None,
+        isa: str,
+        threads: int,
+    ) -> None: ...
+    @property
+    def isa(self) -> str: ...
+    def run(self, x: npt.NDArray[np.float32], y: npt.NDArray[np.float32]) -> None: ...
+
+def isa_report() -> list[tuple[str, bool, str]]: ...
+def resolve_isa(requested: str) -> str: ...
+def cuda_status() -> tuple[bool, list[str], str]: ...

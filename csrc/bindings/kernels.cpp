@@ -1,8 +1,190 @@
-// Bindings of csrc/kernels.
+// Bindings of csrc/kernels: checks arrays with the GIL, multiplies without it, copies nothing silently.
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/check.h"
 #include "bindings/bindings.h"
+#include "kernels/bsr.h"
+#include "kernels/conv.h"
+#include "kernels/cuda_backend.h"
+#include "kernels/isa.h"
+#include "kernels/spmm.h"
+
+namespace py = pybind11;
 
 namespace pysim {
+namespace {
 
-void bind_kernels(pybind11::module_& m) { (void)m; }
+using F32 = py::array_t<float>;
+using I32 = py::array_t<std::int32_t>;
+using I64 = py::array_t<std::int64_t>;
+using GridTuple = std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t>;
+using Pair = std::array<std::int64_t, 2>;
+
+constexpr const char* kEmulated16 = "emulated16";
+
+const KernelTable& table_of(const std::string& isa) {
+#if defined(__x86_64__)
+  if (isa == kEmulated16) {
+    resolve_isa("avx2");
+    return kEmulated16Kernels;
+  }
+#endif
+  return kernel_table(resolve_isa(isa));
+}
+
+std::string resolved_name(const std::string& isa) {
+  return isa == kEmulated16 ? isa : std::string(isa_name(resolve_isa(isa)));
+}
+
+template <class Array>
+void require_contiguous(const Array& array, int ndim, const char* where) {
+  require(array.ndim() == ndim, where, std::to_string(ndim) + " dimensions", std::to_string(array.ndim()));
+  require((array.flags() & py::array::c_style) != 0, where, "a C-contiguous array", "another layout");
+}
+
+/// The view lives as long as the arrays do. Shapes are checked here, indices by the plan.
+BsrView view_bsr(const GridTuple& grid, const I64& row_ptr, const I32& col_idx, const F32& values) {
+  const auto [m, k, positions, bh, bw] = grid;
+  const BsrView view{
+      {m, k, positions, bh, bw}, row_ptr.data(), col_idx.data(), values.data(), col_idx.size()};
+  view.grid.check();
+  require_contiguous(row_ptr, 1, "BSR row_ptr");
+  require_contiguous(col_idx, 1, "BSR col_idx");
+  require_contiguous(values, 3, "BSR values");
+  require(row_ptr.size() == view.grid.block_rows() + 1, "BSR row_ptr",
+          "length " + std::to_string(view.grid.block_rows() + 1), std::to_string(row_ptr.size()));
+  require(values.shape(0) == col_idx.size() && values.shape(1) == bh && values.shape(2) == bw, "BSR values",
+          "shape (" + std::to_string(col_idx.size()) + ", " + std::to_string(bh) + ", " + std::to_string(bw) +
+              ")",
+          "another");
+  return view;
+}
+
+/// Elements from one row to the next of a matrix whose rows are contiguous and do not overlap.
+std::int64_t row_pitch(const F32& a, std::int64_t rows, const char* where) {
+  require(a.ndim() == 2 && a.shape(0) == rows, where, "shape (" + std::to_string(rows) + ", n)", "another");
+  const std::int64_t n = a.shape(1);
+  require(n <= 1 || a.strides(1) == static_cast<py::ssize_t>(sizeof(float)), where, "contiguous rows",
+          "a stride of " + std::to_string(a.strides(1)) + " bytes");
+  if (rows <= 1) return n;
+  const py::ssize_t stride = a.strides(0);
+  const auto bytes = static_cast<py::ssize_t>(sizeof(float));
+  require(stride % bytes == 0 && stride >= n * bytes, where, "rows that do not overlap",
+          "a stride of " + std::to_string(stride) + " bytes");
+  return stride / bytes;
+}
+
+bool overlap(const F32& a, const F32& b) {
+  const auto range = [](const F32& x) {
+    const char* const begin = reinterpret_cast<const char*>(x.data());
+    py::ssize_t last = 0;
+    for (py::ssize_t i = 0; i < x.ndim(); ++i) last += (x.shape(i) - 1) * x.strides(i);
+    return std::pair(begin, begin + last + static_cast<py::ssize_t>(sizeof(float)));
+  };
+  if (a.size() == 0 || b.size() == 0) return false;
+  const auto [a_begin, a_end] = range(a);
+  const auto [b_begin, b_end] = range(b);
+  return a_begin < b_end && b_begin < a_end;
+}
+
+struct BoundSpmm {
+  SpmmPlan plan;
+  std::string isa;
+
+  void run(const F32& x, F32& y) const {
+    const std::int64_t x_pitch = row_pitch(x, plan.k(), "spmm input");
+    const std::int64_t n = x.shape(1);
+    const std::int64_t y_pitch = row_pitch(y, plan.m(), "spmm output");
+    require(y.shape(1) == n, "spmm output", std::to_string(n) + " columns", std::to_string(y.shape(1)));
+    require(!overlap(x, y), "spmm output", "memory apart from the input", "an overlap");
+    const float* const from = x.data();
+    float* const to = y.mutable_data();
+    const py::gil_scoped_release nogil;
+    plan.run(from, x_pitch, n, to, y_pitch);
+  }
+};
+
+struct BoundConv {
+  ConvPlan plan;
+  std::string isa;
+
+  void run(const F32& x, F32& y) const {
+    const ConvShape& s = plan.shape();
+    require_contiguous(x, 4, "convolution input");
+    require_contiguous(y, 4, "convolution output");
+    const py::ssize_t batch = x.shape(0);
+    require(x.shape(1) == s.channels && x.shape(2) == s.height && x.shape(3) == s.width, "convolution input",
+            "(batch, " + std::to_string(s.channels) + ", " + std::to_string(s.height) + ", " +
+                std::to_string(s.width) + ")",
+            "another shape");
+    require(y.shape(0) == batch && y.shape(1) == plan.out_channels() && y.shape(2) == s.out_height() &&
+                y.shape(3) == s.out_width(),
+            "convolution output",
+            "(" + std::to_string(batch) + ", " + std::to_string(plan.out_channels()) + ", " +
+                std::to_string(s.out_height()) + ", " + std::to_string(s.out_width()) + ")",
+            "another shape");
+    require(!overlap(x, y), "convolution output", "memory apart from the input", "an overlap");
+    const float* const from = x.data();
+    float* const to = y.mutable_data();
+    const py::gil_scoped_release nogil;
+    plan.run(from, batch, to);
+  }
+};
+
+BoundConv make_conv(const std::vector<std::tuple<GridTuple, I64, I32, F32>>& groups,
+                    const std::tuple<std::int64_t, std::int64_t, std::int64_t>& image, const Pair& kernel,
+                    const Pair& stride, const Pair& padding, const Pair& dilation,
+                    const std::optional<std::vector<float>>& bias, const std::string& isa, int threads) {
+  std::vector<BsrView> views;
+  for (const auto& [grid, row_ptr, col_idx, values] : groups) {
+    views.push_back(view_bsr(grid, row_ptr, col_idx, values));
+  }
+  const auto [channels, height, width] = image;
+  const ConvShape shape{channels, height, width, kernel, stride, padding, dilation};
+  return {ConvPlan(views, shape, bias.value_or(std::vector<float>{}), table_of(isa), threads),
+          resolved_name(isa)};
+}
+
+}  // namespace
+
+void bind_kernels(py::module_& m) {
+  py::class_<BoundSpmm>(m, "SpmmPlan", "See pysim.sparse.SpmmPlan.")
+      .def(py::init([](const GridTuple& grid, const I64& row_ptr, const I32& col_idx, const F32& values,
+                       const std::string& isa, int threads) {
+             return BoundSpmm{SpmmPlan(view_bsr(grid, row_ptr, col_idx, values), table_of(isa), threads),
+                              resolved_name(isa)};
+           }),
+           py::arg("grid"), py::arg("row_ptr").noconvert(), py::arg("col_idx").noconvert(),
+           py::arg("values").noconvert(), py::kw_only(), py::arg("isa"), py::arg("threads"))
+      .def("run", &BoundSpmm::run, py::arg("x").noconvert(), py::arg("y").noconvert())
+      .def_readonly("isa", &BoundSpmm::isa);
+
+  py::class_<BoundConv>(m, "ConvPlan", "See pysim.sparse.ConvPlan.")
+      .def(py::init(&make_conv), py::arg("groups"), py::kw_only(), py::arg("image"), py::arg("kernel"),
+           py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("bias"), py::arg("isa"),
+           py::arg("threads"))
+      .def("run", &BoundConv::run, py::arg("x").noconvert(), py::arg("y").noconvert())
+      .def_readonly("isa", &BoundConv::isa);
+
+  m.def("isa_report", [] {
+    std::vector<std::tuple<std::string, bool, std::string>> rows;
+    for (const IsaStatus& status : isa_report())
+      rows.emplace_back(status.name, status.available, status.reason);
+    return rows;
+  });
+  m.def(
+      "resolve_isa",
+      [](const std::string& requested) { return std::string(isa_name(resolve_isa(requested))); },
+      py::arg("requested"));
+  m.def("cuda_status", [] {
+    const CudaStatus status = cuda_status();
+    return std::make_tuple(status.built, status.devices, status.text);
+  });
+}
 
 }  // namespace pysim

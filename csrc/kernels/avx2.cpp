@@ -1,0 +1,29 @@
+// AVX2 with FMA. Compiled with -mavx2 -mfma; exports its table and nothing else.
+#include <immintrin.h>
+
+#include "kernels/slab_kernel.h"
+
+namespace {
+
+#include "kernels/avx2_vec-inl.h"
+
+using Vec = Vec8;
+constexpr int kLanes = 8;
+// Sums, inputs and one weight in 16 registers; at least 8 sums keep both FMA units busy.
+constexpr int kTileVectors[pysim::kSlabRows + 1] = {0, 8, 5, 3, 3};
+constexpr int kMaxTileVectors = 8;
+
+inline Vec zero() { return zero8(); }
+inline Vec load(const float* p) { return load8(p); }
+inline Vec load_first(const float* p, int count) { return load8_first(p, count); }
+inline Vec broadcast(const float* p) { return broadcast8(p); }
+inline Vec add(Vec a, Vec b) { return add8(a, b); }
+inline Vec fma(Vec a, Vec b, Vec c) { return fma8(a, b, c); }
+inline void store(float* p, Vec a) { store8(p, a); }
+inline void store_first(float* p, Vec a, int count) { store8_first(p, a, count); }
+
+}  // namespace
+
+#include "kernels/slab_kernel-inl.h"
+
+extern const pysim::KernelTable pysim::kAvx2Kernels = {compute_slab, kLanes, kLanes * kTileVectors[4]};

@@ -1,0 +1,219 @@
+#include "kernels/conv.h"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <string>
+
+#include "base/check.h"
+#include "kernels/thread_pool.h"
+
+namespace pysim {
+namespace {
+
+// Vectors that start inside a plane may end this far behind the last one.
+constexpr std::int64_t kSlack = 64;
+// Below this many multiply-adds a second thread costs more than it saves.
+constexpr std::int64_t kWorthAThread = 1 << 17;
+// Columns that one task computes for all its slabs: enough tiles to be worth a call, few enough to stay in
+// cache.
+constexpr std::int64_t kTaskColumns = 96;
+
+/// The phases of `stride` that taps 0, dilation, 2 dilation ... fall on, in rising order.
+std::vector<std::int64_t> phases(std::int64_t taps, std::int64_t dilation, std::int64_t stride) {
+  std::vector<std::int64_t> found;
+  for (std::int64_t i = 0; i < taps; ++i) found.push_back(i * dilation % stride);
+  std::sort(found.begin(), found.end());
+  found.erase(std::unique(found.begin(), found.end()), found.end());
+  return found;
+}
+
+std::int64_t place_of(const std::vector<std::int64_t>& sorted, std::int64_t value) {
+  return std::lower_bound(sorted.begin(), sorted.end(), value) - sorted.begin();
+}
+
+}  // namespace
+
+void ConvShape::check() const {
+  require(channels >= 1 && height >= 1 && width >= 1, "convolution", "an image of at least 1 x 1 x 1",
+          std::to_string(channels) + " x " + std::to_string(height) + " x " + std::to_string(width));
+  constexpr std::int64_t most = 1 << 20;
+  for (std::size_t axis = 0; axis < 2; ++axis) {
+    require(kernel[axis] >= 1 && kernel[axis] <= most, "convolution", "a kernel of 1 to 2^20",
+            std::to_string(kernel[axis]));
+    require(stride[axis] >= 1 && stride[axis] <= most, "convolution", "a stride of 1 to 2^20",
+            std::to_string(stride[axis]));
+    require(padding[axis] >= 0 && padding[axis] <= most, "convolution", "a padding of 0 to 2^20",
+            std::to_string(padding[axis]));
+    require(dilation[axis] >= 1 && dilation[axis] <= most, "convolution", "a dilation of 1 to 2^20",
+            std::to_string(dilation[axis]));
+    const std::int64_t size = axis == 0 ? height : width;
+    require(size <= std::numeric_limits<std::int32_t>::max(), "convolution", "sides below 2^31",
+            std::to_string(size));
+    const std::int64_t reach = dilation[axis] * (kernel[axis] - 1) + 1;
+    require(size + 2 * padding[axis] >= reach, "convolution",
+            "a padded side of at least " + std::to_string(reach), std::to_string(size + 2 * padding[axis]));
+  }
+}
+
+ConvPlan::ConvPlan(const std::vector<BsrView>& groups, const ConvShape& shape, const std::vector<float>& bias,
+                   const KernelTable& kernels, int threads)
+    : shape_(shape), bias_(bias), kernels_(kernels), threads_(threads) {
+  shape.check();
+  require(threads >= 1 && threads <= kMaxThreads, "convolution",
+          "1 to " + std::to_string(kMaxThreads) + " threads", std::to_string(threads));
+  const auto count = static_cast<std::int64_t>(groups.size());
+  require(count >= 1 && shape.channels % count == 0, "convolution", "groups that divide the channels",
+          std::to_string(count));
+  const std::int64_t channels = shape.channels / count;
+  const std::int64_t taps = shape.kernel[0] * shape.kernel[1];
+  for (const BsrView& group : groups) {
+    require(group.grid.positions == taps && group.grid.k == taps * channels, "convolution",
+            "matrices of " + std::to_string(taps) + " positions x " + std::to_string(channels) + " channels",
+            std::to_string(group.grid.positions) + " x " + std::to_string(group.grid.channels()));
+    require(group.grid.m == groups[0].grid.m, "convolution", "groups of equal height",
+            std::to_string(group.grid.m));
+    groups_.emplace_back(group);
+  }
+  out_channels_ = count * groups[0].grid.m;
+  require(bias.empty() || static_cast<std::int64_t>(bias.size()) == out_channels_, "convolution",
+          "a bias of " + std::to_string(out_channels_), std::to_string(bias.size()));
+
+  phase_rows_ = phases(shape.kernel[0], shape.dilation[0], shape.stride[0]);
+  phase_cols_ = phases(shape.kernel[1], shape.dilation[1], shape.stride[1]);
+  plane_rows_ = shape.out_height() + (shape.kernel[0] - 1) * shape.dilation[0] / shape.stride[0];
+  plane_cols_ = shape.out_width() + (shape.kernel[1] - 1) * shape.dilation[1] / shape.stride[1];
+  const auto phase_count = static_cast<std::int64_t>(phase_rows_.size() * phase_cols_.size());
+  const double elements = static_cast<double>(phase_count) * static_cast<double>(shape.channels) *
+                          static_cast<double>(plane_rows_) * static_cast<double>(plane_cols_);
+  require(elements < 2147483647.0 - static_cast<double>(kSlack), "convolution",
+          "padded planes of fewer than 2^31 elements", std::to_string(elements));
+  const std::int64_t plane = plane_rows_ * plane_cols_;
+  plane_elements_ = phase_count * shape.channels * plane + kSlack;
+
+  // Element (tap, channel) of the reduction starts at its phase's plane, moved by the tap's whole strides.
+  for (std::int64_t g = 0; g < count; ++g) {
+    std::vector<std::int32_t> table;
+    for (std::int64_t i = 0; i < shape.kernel[0]; ++i) {
+      for (std::int64_t j = 0; j < shape.kernel[1]; ++j) {
+        const std::int64_t row = i * shape.dilation[0];
+        const std::int64_t col = j * shape.dilation[1];
+        const std::int64_t phase =
+            place_of(phase_rows_, row % shape.stride[0]) * static_cast<std::int64_t>(phase_cols_.size()) +
+            place_of(phase_cols_, col % shape.stride[1]);
+        const std::int64_t shift = row / shape.stride[0] * plane_cols_ + col / shape.stride[1];
+        for (std::int64_t c = 0; c < channels; ++c) {
+          const std::int64_t start = (phase * shape.channels + g * channels + c) * plane + shift;
+          table.push_back(static_cast<std::int32_t>(start));
+        }
+      }
+    }
+    groups_[static_cast<std::size_t>(g)].map_offsets(table);
+  }
+  const std::int64_t out_width = shape.out_width();
+  if (plane_cols_ == out_width) {
+    rows_.push_back({0, 0, shape.out_height() * out_width});
+  } else {
+    for (std::int64_t r = 0; r < shape.out_height(); ++r) {
+      rows_.push_back({r * plane_cols_, r * out_width, out_width});
+    }
+  }
+}
+
+void ConvPlan::pack_row(const float* image_row, std::int64_t phase_col, float* row) const {
+  // Column x of the plane is column x * stride + phase - padding of the image, or zero outside of it.
+  const std::int64_t stride = shape_.stride[1];
+  const std::int64_t shift = phase_col - shape_.padding[1];
+  const std::int64_t first = shift >= 0 ? 0 : std::min(plane_cols_, ceil_div(-shift, stride));
+  const std::int64_t inside = shape_.width - shift;
+  const std::int64_t end = inside <= 0 ? first : std::clamp(ceil_div(inside, stride), first, plane_cols_);
+  std::fill(row, row + first, 0.0F);
+  if (stride == 1) {
+    if (end > first) {
+      std::memcpy(row + first, image_row + first + shift,
+                  static_cast<std::size_t>(end - first) * sizeof(float));
+    }
+  } else {
+    for (std::int64_t x = first; x < end; ++x) row[x] = image_row[x * stride + shift];
+  }
+  std::fill(row + end, row + plane_cols_, 0.0F);
+}
+
+void ConvPlan::pack_channels(const float* image, std::int64_t begin, std::int64_t end, float* planes) const {
+  const std::int64_t plane = plane_rows_ * plane_cols_;
+  for (std::size_t i = 0; i < phase_rows_.size(); ++i) {
+    for (std::size_t j = 0; j < phase_cols_.size(); ++j) {
+      const auto phase = static_cast<std::int64_t>(i * phase_cols_.size() + j);
+      for (std::int64_t c = begin; c < end; ++c) {
+        float* const out = planes + (phase * shape_.channels + c) * plane;
+        for (std::int64_t r = 0; r < plane_rows_; ++r) {
+          const std::int64_t source = r * shape_.stride[0] + phase_rows_[i] - shape_.padding[0];
+          float* const row = out + r * plane_cols_;
+          if (source < 0 || source >= shape_.height) {
+            std::fill(row, row + plane_cols_, 0.0F);
+          } else {
+            pack_row(image + (c * shape_.height + source) * shape_.width, phase_cols_[j], row);
+          }
+        }
+      }
+    }
+  }
+}
+
+void ConvPlan::multiply(std::size_t group, std::int64_t slab_begin, std::int64_t slab_end,
+                        std::int64_t row_begin, std::int64_t row_end, const float* planes,
+                        float* image_out) const {
+  const PackedMatrix& matrix = groups_[group];
+  const std::int64_t pixels = shape_.out_height() * shape_.out_width();
+  const std::int64_t first_channel =
+      static_cast<std::int64_t>(group) * (out_channels_ / static_cast<std::int64_t>(groups_.size()));
+  for (std::int64_t s = slab_begin; s < slab_end; ++s) {
+    const std::int64_t channel = first_channel + matrix.first_row(s);
+    const float* const bias = bias_.empty() ? nullptr : bias_.data() + channel;
+    kernels_.slab(matrix.slab(s), planes, 1, rows_.data() + row_begin, row_end - row_begin, kSlack, bias,
+                  image_out + channel * pixels, pixels);
+  }
+}
+
+void ConvPlan::run_image(const float* image, float* image_out, int threads) const {
+  // Kept between calls: a network's layers run one after the other on the same threads.
+  thread_local std::vector<float> workspace;
+  if (static_cast<std::int64_t>(workspace.size()) < plane_elements_) {
+    workspace.assign(static_cast<std::size_t>(plane_elements_), 0.0F);
+  }
+  float* const planes = workspace.data();
+  const std::int64_t parts = std::min<std::int64_t>(threads, shape_.channels);
+  run_parallel(threads, parts, [&](std::int64_t part) {
+    pack_channels(image, shape_.channels * part / parts, shape_.channels * (part + 1) / parts, planes);
+  });
+  const auto rows = static_cast<std::int64_t>(rows_.size());
+  const std::int64_t task_rows = std::min(rows, ceil_div(kTaskColumns, rows_[0].count));
+  const std::int64_t row_tasks = ceil_div(rows, task_rows);
+  const int slab_parts = row_tasks >= 2 * threads ? 1 : threads;
+  for (std::size_t g = 0; g < groups_.size(); ++g) {
+    const std::vector<std::int64_t> edges = split_by_cost(groups_[g], slab_parts);
+    run_parallel(threads, row_tasks * slab_parts, [&](std::int64_t task) {
+      const auto part = static_cast<std::size_t>(task % slab_parts);
+      const std::int64_t row_begin = task / slab_parts * task_rows;
+      const std::int64_t row_end = std::min(rows, row_begin + task_rows);
+      multiply(g, edges[part], edges[part + 1], row_begin, row_end, planes, image_out);
+    });
+  }
+}
+
+void ConvPlan::run(const float* x, std::int64_t batch, float* y) const {
+  const std::int64_t in = shape_.channels * shape_.height * shape_.width;
+  const std::int64_t out = out_channels_ * shape_.out_height() * shape_.out_width();
+  std::int64_t weights = 0;
+  for (const PackedMatrix& group : groups_) weights += group.cost_before(group.slab_count());
+  const std::int64_t pixels = shape_.out_height() * shape_.out_width();
+  const int threads = weights * pixels * batch < kWorthAThread ? 1 : threads_;
+  if (batch >= 2 * threads) {
+    // Whole images to each thread: what a thread packs stays in its own cache.
+    run_parallel(threads, batch, [&](std::int64_t b) { run_image(x + b * in, y + b * out, 1); });
+  } else {
+    for (std::int64_t b = 0; b < batch; ++b) run_image(x + b * in, y + b * out, threads);
+  }
+}
+
+}  // namespace pysim

@@ -1,3 +1,0 @@
-namespace pysim {
-int placeholder() { return 0; }
-}  // namespace pysim

@@ -1,0 +1,42 @@
+// The 16-lane body on pairs of AVX2 registers, so that what AVX-512 runs is tested on CPUs without it: the
+// same tiles, tails and masks, other instructions. Slow by design; reachable from tests only.
+#include <immintrin.h>
+
+#include "kernels/slab_kernel.h"
+
+namespace {
+
+#include "kernels/avx2_vec-inl.h"
+
+struct Vec {
+  Vec8 low, high;
+};
+constexpr int kLanes = 16;
+constexpr int kTileVectors[pysim::kSlabRows + 1] = {0, 12, 10, 7, 6};
+constexpr int kMaxTileVectors = 12;
+
+inline int low_count(int count) { return count < 8 ? count : 8; }
+inline int high_count(int count) { return count < 8 ? 0 : count - 8; }
+
+inline Vec zero() { return {zero8(), zero8()}; }
+inline Vec load(const float* p) { return {load8(p), load8(p + 8)}; }
+inline Vec load_first(const float* p, int count) {
+  return {load8_first(p, low_count(count)), load8_first(p + 8, high_count(count))};
+}
+inline Vec broadcast(const float* p) { return {broadcast8(p), broadcast8(p)}; }
+inline Vec add(Vec a, Vec b) { return {add8(a.low, b.low), add8(a.high, b.high)}; }
+inline Vec fma(Vec a, Vec b, Vec c) { return {fma8(a.low, b.low, c.low), fma8(a.high, b.high, c.high)}; }
+inline void store(float* p, Vec a) {
+  store8(p, a.low);
+  store8(p + 8, a.high);
+}
+inline void store_first(float* p, Vec a, int count) {
+  store8_first(p, a.low, low_count(count));
+  store8_first(p + 8, a.high, high_count(count));
+}
+
+}  // namespace
+
+#include "kernels/slab_kernel-inl.h"
+
+extern const pysim::KernelTable pysim::kEmulated16Kernels = {compute_slab, kLanes, kLanes * kTileVectors[4]};

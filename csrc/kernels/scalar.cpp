@@ -1,0 +1,49 @@
+// The reference: plain loops, no vector instructions asked for, nothing clever. What the others are tested
+// against.
+#include <stdexcept>
+#include <string>
+
+#include "kernels/slab_kernel.h"
+
+namespace pysim {
+namespace {
+
+void compute_slab(const Slab& slab, const float* x, std::int64_t pitch, const ColumnRun* runs,
+                  std::int64_t run_count, std::int64_t /*readable*/, const float* bias, float* y,
+                  std::int64_t y_pitch) {
+  for (std::int64_t i = 0; i < run_count; ++i) {
+    for (int r = 0; r < slab.rows; ++r) {
+      for (std::int64_t j = 0; j < runs[i].count; ++j) {
+        float sum = 0.0F;
+        for (std::int64_t e = 0; e < slab.elements; ++e) {
+          sum += slab.weights[e * slab.rows + r] * x[slab.offsets[e] * pitch + runs[i].x + j];
+        }
+        if (bias != nullptr) sum += bias[r];
+        y[r * y_pitch + runs[i].y + j] = sum;
+      }
+    }
+  }
+}
+
+}  // namespace
+
+extern const KernelTable kScalarKernels = {compute_slab, 1, 8};
+
+const KernelTable& kernel_table(Isa isa) {
+  switch (isa) {
+    case Isa::scalar:
+      return kScalarKernels;
+#if defined(__x86_64__)
+    case Isa::avx2:
+      return kAvx2Kernels;
+    case Isa::avx512:
+      return kAvx512Kernels;
+#else
+    default:
+      break;
+#endif
+  }
+  throw std::logic_error(std::string("kernel_table: not compiled for ") + isa_name(isa));
+}
+
+}  // namespace pysim

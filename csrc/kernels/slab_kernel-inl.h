@@ -1,0 +1,128 @@
+// The one body of every vector kernel. An instruction set's source file defines, in an anonymous namespace,
+// Vec and
+//
+//   Vec zero(), load(const float*), load_first(const float*, int count), broadcast(const float*), add(Vec,
+//   Vec), fma(Vec a, Vec b, Vec c) = a * b + c, void store(float*, Vec), void store_first(float*, Vec, int
+//   count), constexpr int kLanes, constexpr int kTileVectors[kSlabRows + 1] (vectors of columns by rows of
+//   the slab)
+//
+// and then includes this file once. Nothing here may be visible outside that file: code compiled for a newer
+// CPU must never be picked by the linker for an older one. So there are no standard library templates here
+// either.
+
+namespace {
+
+// Where each vector of a tile lies.
+struct TileColumns {
+  std::int64_t x[kMaxTileVectors];
+  std::int64_t y[kMaxTileVectors];
+  int count[kMaxTileVectors];
+};
+
+template <int kRows, int kVectors, bool kMasked>
+void compute_tile(const pysim::Slab& slab, const float* x, std::int64_t pitch, const TileColumns& columns,
+                  const float* bias, float* y, std::int64_t y_pitch) {
+  Vec sum[kRows][kVectors];
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) sum[r][v] = zero();
+  }
+  const float* base[kVectors];
+#pragma GCC unroll 16
+  for (int v = 0; v < kVectors; ++v) base[v] = x + columns.x[v];
+  const float* weights = slab.weights;
+  for (std::int64_t e = 0; e < slab.elements; ++e) {
+    const std::int64_t offset = slab.offsets[e] * pitch;
+    Vec in[kVectors];
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) {
+      if constexpr (kMasked) {
+        in[v] = load_first(base[v] + offset, columns.count[v]);
+      } else {
+        in[v] = load(base[v] + offset);
+      }
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      const Vec weight = broadcast(weights + r);
+#pragma GCC unroll 16
+      for (int v = 0; v < kVectors; ++v) sum[r][v] = fma(weight, in[v], sum[r][v]);
+    }
+    weights += kRows;
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) {
+      Vec out = sum[r][v];
+      if (bias != nullptr) out = add(out, broadcast(bias + r));
+      float* const target = y + r * y_pitch + columns.y[v];
+      if (columns.count[v] == kLanes) {
+        store(target, out);
+      } else {
+        store_first(target, out, columns.count[v]);
+      }
+    }
+  }
+}
+
+// A last tile with fewer vectors than the others.
+template <int kRows, int kVectors>
+void compute_rest(const pysim::Slab& slab, const float* x, std::int64_t pitch, const TileColumns& columns,
+                  int vectors, const float* bias, float* y, std::int64_t y_pitch) {
+  if (vectors == kVectors) {
+    compute_tile<kRows, kVectors, false>(slab, x, pitch, columns, bias, y, y_pitch);
+  } else if constexpr (kVectors > 1) {
+    compute_rest<kRows, kVectors - 1>(slab, x, pitch, columns, vectors, bias, y, y_pitch);
+  }
+}
+
+template <int kRows>
+void compute_rows(const pysim::Slab& slab, const float* x, std::int64_t pitch, const pysim::ColumnRun* runs,
+                  std::int64_t run_count, std::int64_t readable, const float* bias, float* y,
+                  std::int64_t y_pitch) {
+  constexpr int kVectors = kTileVectors[kRows];
+  TileColumns tile;
+  int filled = 0;
+  for (std::int64_t i = 0; i < run_count; ++i) {
+    const pysim::ColumnRun& run = runs[i];
+    for (std::int64_t done = 0; done < run.count; done += kLanes) {
+      const std::int64_t left = run.count - done;
+      const int count = left < kLanes ? static_cast<int>(left) : kLanes;
+      if (left + readable < kLanes) {
+        const TileColumns last = {{run.x + done}, {run.y + done}, {count}};
+        compute_tile<kRows, 1, true>(slab, x, pitch, last, bias, y, y_pitch);
+        continue;
+      }
+      tile.x[filled] = run.x + done;
+      tile.y[filled] = run.y + done;
+      tile.count[filled] = count;
+      if (++filled == kVectors) {
+        compute_tile<kRows, kVectors, false>(slab, x, pitch, tile, bias, y, y_pitch);
+        filled = 0;
+      }
+    }
+  }
+  if (filled > 0) {
+    compute_rest<kRows, kVectors - 1>(slab, x, pitch, tile, filled, bias, y, y_pitch);
+  }
+}
+
+void compute_slab(const pysim::Slab& slab, const float* x, std::int64_t pitch, const pysim::ColumnRun* runs,
+                  std::int64_t run_count, std::int64_t readable, const float* bias, float* y,
+                  std::int64_t y_pitch) {
+  static_assert(pysim::kSlabRows == 4);
+  switch (slab.rows) {
+    case 1:
+      return compute_rows<1>(slab, x, pitch, runs, run_count, readable, bias, y, y_pitch);
+    case 2:
+      return compute_rows<2>(slab, x, pitch, runs, run_count, readable, bias, y, y_pitch);
+    case 3:
+      return compute_rows<3>(slab, x, pitch, runs, run_count, readable, bias, y, y_pitch);
+    default:
+      return compute_rows<4>(slab, x, pitch, runs, run_count, readable, bias, y, y_pitch);
+  }
+}
+
+}  // namespace

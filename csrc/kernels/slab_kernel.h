@@ -1,0 +1,60 @@
+// The innermost work of every product: one slab of output rows against a few vectors of columns.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/isa.h"
+
+namespace pysim {
+
+/// Rows of a slab at most. Four rows share each vector of X; taller slabs would not leave registers for
+/// columns.
+inline constexpr int kSlabRows = 4;
+
+/// One slab of W: up to kSlabRows output rows and the reduction elements that any of them keeps.
+///
+/// weights[e * rows + r] is the weight of row r for the slab's e-th element; offsets[e] says where that
+/// element's row of X starts, in units of the caller's `pitch`.
+struct Slab {
+  const float* weights;
+  const std::int32_t* offsets;
+  std::int64_t elements;
+  int rows;  ///< 1..kSlabRows.
+};
+
+/// A run of consecutive columns of X and Y that is computed together.
+struct ColumnRun {
+  std::int64_t x;      ///< First column, in elements from the base of X.
+  std::int64_t y;      ///< The same in Y.
+  std::int64_t count;  ///< Columns; at least 1.
+};
+
+/// Y[r][y + j] = bias[r] + sum over e of weights[e][r] * X[offsets[e] * pitch + x + j], for every run of
+/// columns.
+///
+/// `readable` columns behind the end of a run may be read in X (their values do not matter); nothing but the
+/// run is written. The sum starts at zero, takes the elements in order and adds the bias last. `bias` may be
+/// null.
+using SlabKernel = void (*)(const Slab& slab, const float* x, std::int64_t pitch, const ColumnRun* runs,
+                            std::int64_t run_count, std::int64_t readable, const float* bias, float* y,
+                            std::int64_t y_pitch);
+
+/// The entry points of one instruction set. A table starts from the next slower one, so it never has a hole.
+struct KernelTable {
+  SlabKernel slab;
+  int lanes;         ///< Columns of one vector; runs that are a multiple of it waste nothing.
+  int tile_columns;  ///< Columns that a slab of kSlabRows rows computes at one time.
+};
+
+extern const KernelTable kScalarKernels;
+#if defined(__x86_64__)
+extern const KernelTable kAvx2Kernels;
+extern const KernelTable kAvx512Kernels;
+/// The AVX-512 body on 16 lanes of AVX2, for tests on CPUs without AVX-512.
+extern const KernelTable kEmulated16Kernels;
+#endif
+
+/// The table of an instruction set that is available. Throws std::logic_error if it was not compiled.
+const KernelTable& kernel_table(Isa isa);
+
+}  // namespace pysim

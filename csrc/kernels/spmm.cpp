@@ -1,0 +1,59 @@
+#include "kernels/spmm.h"
+
+#include <algorithm>
+#include <string>
+
+#include "base/check.h"
+#include "kernels/thread_pool.h"
+
+namespace pysim {
+namespace {
+
+// Below this many multiply-adds a second thread costs more than it saves (some microseconds to wake it).
+constexpr std::int64_t kWorthAThread = 1 << 17;
+
+}  // namespace
+
+SpmmPlan::SpmmPlan(const BsrView& matrix, const KernelTable& kernels, int threads)
+    : matrix_(matrix), kernels_(kernels), m_(matrix.grid.m), k_(matrix.grid.k), threads_(threads) {
+  require(threads >= 1 && threads <= kMaxThreads, "spmm", "1 to " + std::to_string(kMaxThreads) + " threads",
+          std::to_string(threads));
+}
+
+void SpmmPlan::run(const float* x, std::int64_t x_pitch, std::int64_t n, float* y,
+                   std::int64_t y_pitch) const {
+  if (n == 0) return;
+  const std::int64_t slabs = matrix_.slab_count();
+  const std::int64_t panel = kernels_.tile_columns;
+  const std::int64_t panels = ceil_div(n, panel);
+  const bool alone = matrix_.cost_before(slabs) * n < kWorthAThread;
+  const int threads = alone ? 1 : threads_;
+
+  // One panel of X stays in cache while every slab of the range passes over it.
+  const auto multiply = [&](std::int64_t slab_begin, std::int64_t slab_end, std::int64_t panel_begin,
+                            std::int64_t panel_end) {
+    for (std::int64_t p = panel_begin; p < panel_end; ++p) {
+      const std::int64_t begin = p * panel;
+      const std::int64_t end = std::min(n, begin + panel);
+      const ColumnRun run{begin, begin, end - begin};
+      for (std::int64_t s = slab_begin; s < slab_end; ++s) {
+        kernels_.slab(matrix_.slab(s), x, x_pitch, &run, 1, n - end, nullptr,
+                      y + matrix_.first_row(s) * y_pitch, y_pitch);
+      }
+    }
+  };
+  if (panels >= 2 * threads) {
+    const std::int64_t tasks = std::min<std::int64_t>(panels, 4 * threads);
+    run_parallel(threads, tasks, [&](std::int64_t task) {
+      multiply(0, slabs, panels * task / tasks, panels * (task + 1) / tasks);
+    });
+  } else {
+    const std::vector<std::int64_t> edges = split_by_cost(matrix_, threads);
+    run_parallel(threads, threads, [&](std::int64_t task) {
+      const auto i = static_cast<std::size_t>(task);
+      multiply(edges[i], edges[i + 1], 0, panels);
+    });
+  }
+}
+
+}  // namespace pysim

@@ -1,0 +1,127 @@
+#include "kernels/thread_pool.h"
+
+#include <unistd.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace pysim {
+namespace {
+
+// How long a worker looks for the next job before it goes to sleep: longer than the gap between two layers of
+// a network, shorter than anyone could call idle.
+constexpr int kSpins = 2000;
+
+inline void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
+class ThreadPool {
+ public:
+  void run(int threads, std::int64_t count, const std::function<void(std::int64_t)>& task) {
+    const std::lock_guard turn(turn_);
+    const int helpers = threads - 1;
+    {
+      const std::lock_guard lock(mutex_);
+      while (static_cast<int>(workers_.size()) < helpers) {
+        const int id = static_cast<int>(workers_.size());
+        const std::uint64_t seen = generation_.load(std::memory_order_relaxed);
+        workers_.emplace_back([this, id, seen] { work(id, seen); });
+      }
+      task_ = &task;
+      count_ = count;
+      helpers_ = helpers;
+      next_.store(0, std::memory_order_relaxed);
+      busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
+      generation_.fetch_add(1, std::memory_order_release);
+    }
+    wake_.notify_all();
+    drain(task);
+    for (int spin = 0; busy_.load(std::memory_order_acquire) != 0; ++spin) {
+      if (spin < kSpins) {
+        pause();
+      } else {
+        std::unique_lock lock(mutex_);
+        done_.wait(lock, [this] { return busy_.load(std::memory_order_acquire) == 0; });
+      }
+    }
+  }
+
+ private:
+  void drain(const std::function<void(std::int64_t)>& task) {
+    for (;;) {
+      const std::int64_t i = next_.fetch_add(1, std::memory_order_relaxed);
+      if (i >= count_) return;
+      task(i);
+    }
+  }
+
+  void work(int id, std::uint64_t seen) {
+    for (;;) {
+      for (int spin = 0; spin < kSpins && generation_.load(std::memory_order_acquire) == seen; ++spin)
+        pause();
+      const std::function<void(std::int64_t)>* task = nullptr;
+      bool helps = false;
+      {
+        std::unique_lock lock(mutex_);
+        wake_.wait(lock, [&] { return generation_.load(std::memory_order_relaxed) != seen; });
+        seen = generation_.load(std::memory_order_relaxed);
+        task = task_;
+        helps = id < helpers_;
+      }
+      if (helps) drain(*task);
+      if (busy_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+        const std::lock_guard lock(mutex_);
+        done_.notify_one();
+      }
+    }
+  }
+
+  std::mutex turn_;  // One job at a time.
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::condition_variable done_;
+  std::vector<std::thread> workers_;
+  const std::function<void(std::int64_t)>* task_ = nullptr;
+  std::int64_t count_ = 0;
+  int helpers_ = 0;
+  std::atomic<std::int64_t> next_{0};
+  std::atomic<int> busy_{0};
+  std::atomic<std::uint64_t> generation_{0};
+};
+
+struct PoolOfProcess {
+  pid_t pid = getpid();
+  ThreadPool pool;
+};
+
+// A forked child inherits the pool's memory but none of its threads, and perhaps a locked mutex: it abandons
+// the pool and makes its own. The last one is left to the end of the process, when its threads may still be
+// asleep.
+ThreadPool& process_pool() {
+  static std::atomic<PoolOfProcess*> current{nullptr};
+  PoolOfProcess* found = current.load(std::memory_order_acquire);
+  if (found != nullptr && found->pid == getpid()) return found->pool;
+  auto fresh = std::make_unique<PoolOfProcess>();
+  if (current.compare_exchange_strong(found, fresh.get(), std::memory_order_acq_rel))
+    return fresh.release()->pool;
+  return found->pool;
+}
+
+}  // namespace
+
+void run_parallel(int threads, std::int64_t count, const std::function<void(std::int64_t)>& task) {
+  if (threads <= 1 || count <= 1) {
+    for (std::int64_t i = 0; i < count; ++i) task(i);
+    return;
+  }
+  process_pool().run(threads, count, task);
+}
+
+}  // namespace pysim

@@ -1,0 +1,94 @@
+"""A block-sparse-row matrix: plain arrays, immutable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pysim.errors import ShapeError
+from pysim.workload import BlockGrid, BoolArray, Int64Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BsrMatrix:
+    """W (m, k) in blocks, kept blocks only.
+
+    Ragged blocks are stored at full size with zeros outside W; those zeros are never multiplied.
+
+    Args:
+        grid: How W is cut.
+        row_ptr: (block rows + 1,) int64; block row i owns blocks row_ptr[i] to row_ptr[i + 1] - 1.
+        col_idx: (nnz_blocks,) int32, block columns, strictly rising within a block row.
+        values: (nnz_blocks, bh, bw) float32.
+
+    Raises:
+        ShapeError: An array has the wrong type or shape. Indices are checked when a plan is made.
+    """
+
+    grid: BlockGrid
+    row_ptr: Int64Array
+    col_idx: npt.NDArray[np.int32]
+    values: npt.NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        blocks = len(self.col_idx)
+        for name, dtype, shape in (
+            ("row_ptr", np.int64, (self.grid.shape[0] + 1,)),
+            ("col_idx", np.int32, (blocks,)),
+            ("values", np.float32, (blocks, self.grid.bh, self.grid.bw)),
+        ):
+            array = getattr(self, name)
+            if array.dtype != dtype or array.shape != shape:
+                raise ShapeError(
+                    f"BSR {name}: expected {np.dtype(dtype)} {shape}, got {array.dtype} {array.shape}"
+                )
+            object.__setattr__(self, name, np.ascontiguousarray(array))
+            getattr(self, name).flags.writeable = False
+
+    @classmethod
+    def from_dense(cls, w: npt.ArrayLike, grid: BlockGrid, mask: BoolArray | None = None) -> BsrMatrix:
+        """The kept blocks of ``w``.
+
+        Args:
+            w: (m, k), converted to float32.
+            grid: How to cut it.
+            mask: (block rows, block columns), True where a block is kept; other blocks count as zero.
+                Default: a block is kept if any of its weights is not zero.
+
+        Raises:
+            ShapeError: ``w`` or ``mask`` is not of the grid's shape.
+        """
+        array = np.asarray(w, dtype=np.float32)
+        if array.shape != (grid.m, grid.k):
+            raise ShapeError(f"BSR: expected weights of shape ({grid.m}, {grid.k}), got {array.shape}")
+        keep = grid.nonzero_blocks(array) if mask is None else mask
+        grid.check_mask(keep)
+        rows, cols = np.nonzero(keep)
+        values = np.zeros((len(rows), grid.bh, grid.bw), dtype=np.float32)
+        row_edges, col_edges = grid.row_edges, grid.col_edges
+        for block, i, j in zip(values, rows, cols, strict=True):
+            part = array[row_edges[i] : row_edges[i + 1], col_edges[j] : col_edges[j + 1]]
+            block[: part.shape[0], : part.shape[1]] = part
+        row_ptr = np.append(0, np.cumsum(np.count_nonzero(keep, axis=1))).astype(np.int64)
+        return cls(grid=grid, row_ptr=row_ptr, col_idx=cols.astype(np.int32), values=values)
+
+    def to_dense(self) -> npt.NDArray[np.float32]:
+        """W (m, k) with zeros where no block is kept."""
+        w = np.zeros((self.grid.m, self.grid.k), dtype=np.float32)
+        row_edges, col_edges = self.grid.row_edges, self.grid.col_edges
+        rows = np.repeat(np.arange(self.grid.shape[0]), np.diff(self.row_ptr))
+        for block, i, j in zip(self.values, rows, self.col_idx, strict=True):
+            target = w[row_edges[i] : row_edges[i + 1], col_edges[j] : col_edges[j + 1]]
+            target[:] = block[: target.shape[0], : target.shape[1]]
+        return w
+
+    @property
+    def nnz_blocks(self) -> int:
+        return len(self.col_idx)
+
+    @property
+    def density(self) -> float:
+        """Kept blocks over all blocks, 0 to 1."""
+        return self.nnz_blocks / (self.grid.shape[0] * self.grid.shape[1])

@@ -1,0 +1,44 @@
+"""What this machine and this build can run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pysim import _core
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IsaStatus:
+    """One instruction set: its name, whether it can run here, and if not, why."""
+
+    name: str
+    available: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CudaStatus:
+    """Whether CUDA was built, the usable devices, and one line that says so."""
+
+    built: bool
+    devices: tuple[str, ...]
+    text: str
+
+
+def isa_report() -> tuple[IsaStatus, ...]:
+    """All instruction sets, slowest first."""
+    return tuple(
+        IsaStatus(name=name, available=available, reason=reason)
+        for name, available, reason in _core.isa_report()
+    )
+
+
+def available_isas() -> tuple[str, ...]:
+    """Names of those that can run here, slowest first."""
+    return tuple(status.name for status in isa_report() if status.available)
+
+
+def cuda_status() -> CudaStatus:
+    """What CUDA offers here; never an error for want of a GPU."""
+    built, devices, text = _core.cuda_status()
+    return CudaStatus(built=built, devices=tuple(devices), text=text)
