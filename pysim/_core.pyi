@@ -54,7 +54,7 @@ def simulate_cycle(
 
 # csrc/kernels: block-sparse products on this machine.
 
-_BsrParts: TypeAlias = tuple[_Grid, npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float32]]
+BsrParts: TypeAlias = tuple[_Grid, npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float32]]
 
 class SpmmPlan:
     def __init__(
@@ -74,7 +74,7 @@ class SpmmPlan:
 class ConvPlan:
     def __init__(
         self,
-        groups: list[_BsrParts],
+        groups: list[BsrParts],
         *,
         image: tuple[int, int, int],
         kernel: tuple[int, int],

@@ -2,6 +2,8 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <array>
 #include <optional>
 #include <string>
 #include <vector>
@@ -41,10 +43,27 @@ std::string resolved_name(const std::string& isa) {
   return isa == kEmulated16 ? isa : std::string(isa_name(resolve_isa(isa)));
 }
 
+// These run before every product: text is made only when there is something to say.
 template <class Array>
 void require_contiguous(const Array& array, int ndim, const char* where) {
-  require(array.ndim() == ndim, where, std::to_string(ndim) + " dimensions", std::to_string(array.ndim()));
-  require((array.flags() & py::array::c_style) != 0, where, "a C-contiguous array", "another layout");
+  if (array.ndim() != ndim) {
+    require(false, where, std::to_string(ndim) + " dimensions", std::to_string(array.ndim()));
+  }
+  if ((array.flags() & py::array::c_style) == 0)
+    require(false, where, "a C-contiguous array", "another layout");
+}
+
+std::string shape_text(const std::int64_t* sizes, std::size_t count) {
+  std::string text = "(";
+  for (std::size_t i = 0; i < count; ++i) text += (i == 0 ? "" : ", ") + std::to_string(sizes[i]);
+  return text + ")";
+}
+
+void require_shape(const F32& array, const std::array<std::int64_t, 4>& shape, const char* where) {
+  if (!std::equal(shape.begin(), shape.end(), array.shape())) {
+    const std::array<std::int64_t, 4> got{array.shape(0), array.shape(1), array.shape(2), array.shape(3)};
+    require(false, where, shape_text(shape.data(), 4), shape_text(got.data(), 4));
+  }
 }
 
 /// The view lives as long as the arrays do. Shapes are checked here, indices by the plan.
@@ -67,15 +86,20 @@ BsrView view_bsr(const GridTuple& grid, const I64& row_ptr, const I32& col_idx, 
 
 /// Elements from one row to the next of a matrix whose rows are contiguous and do not overlap.
 std::int64_t row_pitch(const F32& a, std::int64_t rows, const char* where) {
-  require(a.ndim() == 2 && a.shape(0) == rows, where, "shape (" + std::to_string(rows) + ", n)", "another");
+  if (a.ndim() != 2 || a.shape(0) != rows) {
+    require(false, where, "shape (" + std::to_string(rows) + ", n)",
+            a.ndim() == 2 ? std::to_string(a.shape(0)) + " rows" : std::to_string(a.ndim()) + " dimensions");
+  }
   const std::int64_t n = a.shape(1);
-  require(n <= 1 || a.strides(1) == static_cast<py::ssize_t>(sizeof(float)), where, "contiguous rows",
-          "a stride of " + std::to_string(a.strides(1)) + " bytes");
+  constexpr auto bytes = static_cast<py::ssize_t>(sizeof(float));
+  if (n > 1 && a.strides(1) != bytes) {
+    require(false, where, "contiguous rows", "a stride of " + std::to_string(a.strides(1)) + " bytes");
+  }
   if (rows <= 1) return n;
   const py::ssize_t stride = a.strides(0);
-  const auto bytes = static_cast<py::ssize_t>(sizeof(float));
-  require(stride % bytes == 0 && stride >= n * bytes, where, "rows that do not overlap",
-          "a stride of " + std::to_string(stride) + " bytes");
+  if (stride % bytes != 0 || stride < n * bytes) {
+    require(false, where, "rows that do not overlap", "a stride of " + std::to_string(stride) + " bytes");
+  }
   return stride / bytes;
 }
 
@@ -100,8 +124,10 @@ struct BoundSpmm {
     const std::int64_t x_pitch = row_pitch(x, plan.k(), "spmm input");
     const std::int64_t n = x.shape(1);
     const std::int64_t y_pitch = row_pitch(y, plan.m(), "spmm output");
-    require(y.shape(1) == n, "spmm output", std::to_string(n) + " columns", std::to_string(y.shape(1)));
-    require(!overlap(x, y), "spmm output", "memory apart from the input", "an overlap");
+    if (y.shape(1) != n) {
+      require(false, "spmm output", std::to_string(n) + " columns", std::to_string(y.shape(1)));
+    }
+    if (overlap(x, y)) require(false, "spmm output", "memory apart from the input", "an overlap");
     const float* const from = x.data();
     float* const to = y.mutable_data();
     const py::gil_scoped_release nogil;
@@ -118,17 +144,9 @@ struct BoundConv {
     require_contiguous(x, 4, "convolution input");
     require_contiguous(y, 4, "convolution output");
     const py::ssize_t batch = x.shape(0);
-    require(x.shape(1) == s.channels && x.shape(2) == s.height && x.shape(3) == s.width, "convolution input",
-            "(batch, " + std::to_string(s.channels) + ", " + std::to_string(s.height) + ", " +
-                std::to_string(s.width) + ")",
-            "another shape");
-    require(y.shape(0) == batch && y.shape(1) == plan.out_channels() && y.shape(2) == s.out_height() &&
-                y.shape(3) == s.out_width(),
-            "convolution output",
-            "(" + std::to_string(batch) + ", " + std::to_string(plan.out_channels()) + ", " +
-                std::to_string(s.out_height()) + ", " + std::to_string(s.out_width()) + ")",
-            "another shape");
-    require(!overlap(x, y), "convolution output", "memory apart from the input", "an overlap");
+    require_shape(x, {batch, s.channels, s.height, s.width}, "convolution input");
+    require_shape(y, {batch, plan.out_channels(), s.out_height(), s.out_width()}, "convolution output");
+    if (overlap(x, y)) require(false, "convolution output", "memory apart from the input", "an overlap");
     const float* const from = x.data();
     float* const to = y.mutable_data();
     const py::gil_scoped_release nogil;

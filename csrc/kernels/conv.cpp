@@ -1,7 +1,6 @@
 #include "kernels/conv.h"
 
 #include <algorithm>
-#include <cstring>
 #include <limits>
 #include <string>
 
@@ -30,6 +29,21 @@ std::vector<std::int64_t> phases(std::int64_t taps, std::int64_t dilation, std::
 
 std::int64_t place_of(const std::vector<std::int64_t>& sorted, std::int64_t value) {
   return std::lower_bound(sorted.begin(), sorted.end(), value) - sorted.begin();
+}
+
+// Rows are short: plain loops beat calls of memset and memcpy, so this file is compiled without turning them
+// into such calls.
+inline void clear(float* row, std::int64_t begin, std::int64_t end) {
+  for (std::int64_t x = begin; x < end; ++x) row[x] = 0.0F;
+}
+
+inline void copy(float* __restrict row, const float* __restrict from, std::int64_t begin, std::int64_t end,
+                 std::int64_t stride) {
+  if (stride == 1) {
+    for (std::int64_t x = begin; x < end; ++x) row[x] = from[x];
+  } else {
+    for (std::int64_t x = begin; x < end; ++x) row[x] = from[x * stride];
+  }
 }
 
 }  // namespace
@@ -120,40 +134,28 @@ ConvPlan::ConvPlan(const std::vector<BsrView>& groups, const ConvShape& shape, c
   }
 }
 
-void ConvPlan::pack_row(const float* image_row, std::int64_t phase_col, float* row) const {
-  // Column x of the plane is column x * stride + phase - padding of the image, or zero outside of it.
-  const std::int64_t stride = shape_.stride[1];
-  const std::int64_t shift = phase_col - shape_.padding[1];
-  const std::int64_t first = shift >= 0 ? 0 : std::min(plane_cols_, ceil_div(-shift, stride));
-  const std::int64_t inside = shape_.width - shift;
-  const std::int64_t end = inside <= 0 ? first : std::clamp(ceil_div(inside, stride), first, plane_cols_);
-  std::fill(row, row + first, 0.0F);
-  if (stride == 1) {
-    if (end > first) {
-      std::memcpy(row + first, image_row + first + shift,
-                  static_cast<std::size_t>(end - first) * sizeof(float));
-    }
-  } else {
-    for (std::int64_t x = first; x < end; ++x) row[x] = image_row[x * stride + shift];
-  }
-  std::fill(row + end, row + plane_cols_, 0.0F);
-}
-
 void ConvPlan::pack_channels(const float* image, std::int64_t begin, std::int64_t end, float* planes) const {
   const std::int64_t plane = plane_rows_ * plane_cols_;
-  for (std::size_t i = 0; i < phase_rows_.size(); ++i) {
-    for (std::size_t j = 0; j < phase_cols_.size(); ++j) {
+  const std::int64_t stride = shape_.stride[1];
+  for (std::size_t j = 0; j < phase_cols_.size(); ++j) {
+    // Column x of a plane is column x * stride + shift of the image, or zero outside of it.
+    const std::int64_t shift = phase_cols_[j] - shape_.padding[1];
+    const std::int64_t first = shift >= 0 ? 0 : std::min(plane_cols_, ceil_div(-shift, stride));
+    const std::int64_t inside = shape_.width - shift;
+    const std::int64_t last = inside <= 0 ? first : std::clamp(ceil_div(inside, stride), first, plane_cols_);
+    for (std::size_t i = 0; i < phase_rows_.size(); ++i) {
       const auto phase = static_cast<std::int64_t>(i * phase_cols_.size() + j);
       for (std::int64_t c = begin; c < end; ++c) {
-        float* const out = planes + (phase * shape_.channels + c) * plane;
-        for (std::int64_t r = 0; r < plane_rows_; ++r) {
+        float* row = planes + (phase * shape_.channels + c) * plane;
+        for (std::int64_t r = 0; r < plane_rows_; ++r, row += plane_cols_) {
           const std::int64_t source = r * shape_.stride[0] + phase_rows_[i] - shape_.padding[0];
-          float* const row = out + r * plane_cols_;
           if (source < 0 || source >= shape_.height) {
-            std::fill(row, row + plane_cols_, 0.0F);
-          } else {
-            pack_row(image + (c * shape_.height + source) * shape_.width, phase_cols_[j], row);
+            clear(row, 0, plane_cols_);
+            continue;
           }
+          clear(row, 0, first);
+          copy(row, image + (c * shape_.height + source) * shape_.width + shift, first, last, stride);
+          clear(row, last, plane_cols_);
         }
       }
     }

@@ -54,7 +54,6 @@ class ConvPlan {
 
  private:
   void pack_channels(const float* image, std::int64_t begin, std::int64_t end, float* planes) const;
-  void pack_row(const float* image_row, std::int64_t phase_col, float* row) const;
   void multiply(std::size_t group, std::int64_t slab_begin, std::int64_t slab_end, std::int64_t row_begin,
                 std::int64_t row_end, const float* planes, float* image_out) const;
   void run_image(const float* image, float* image_out, int threads) const;

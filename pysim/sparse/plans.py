@@ -1,7 +1,7 @@
 """Plans: a matrix packed once for the kernels, then multiplied any number of times.
 
-Arrays may be numpy or torch (on the CPU); the result is of the input's kind. Weights must not change after a plan was
-made: it holds its own copy.
+Arrays may be numpy or torch (on the CPU); the result is of the input's kind. A plan holds its own copy of the
+weights: changing them afterwards changes nothing.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class SpmmPlan:
         threads: At most this many; the bits of the result do not depend on it.
 
     Raises:
-        ConfigError: An index of the matrix is out of place, the instruction set is unknown or not available here, or
-            threads is out of range.
+        ConfigError: An index of the matrix is out of place, the instruction set is unknown or not available
+            here, or threads is out of range.
     """
 
     def __init__(self, matrix: BsrMatrix, *, isa: str | None = None, threads: int = 1) -> None:
@@ -68,8 +68,8 @@ class ConvPlan:
     """A block-sparse 2-D convolution on NCHW images, without im2col.
 
     Args:
-        matrices: One per group, each (out channels / groups, kh * kw * in channels / groups), the reduction ordered
-            (kh, kw, channel) with ``grid.positions = kh * kw``.
+        matrices: One per group, each (out channels / groups, kh * kw * in channels / groups), the reduction
+            ordered (kh, kw, channel) with ``grid.positions = kh * kw``.
         kernel_size: Height and width.
         stride: Vertical, horizontal.
         padding: Zeros on each side, vertical, horizontal.
@@ -106,7 +106,7 @@ class ConvPlan:
             self.isa = _core.resolve_isa(isa or "") if isa != "emulated16" else isa
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        # The offsets of a plan hold for one image size; most networks have one.
+        # The offsets of a plan hold for one image size.
         self._plans: dict[tuple[int, int], tuple[_core.ConvPlan, int, int]] = {}
 
     def __call__(self, x: ArrayT, out: ArrayT | None = None) -> ArrayT:
@@ -114,18 +114,18 @@ class ConvPlan:
 
         Args:
             x: (N, in channels, H, W) float32, contiguous (NCHW).
-            out: (N, out channels, out height, out width) float32, contiguous, apart from ``x``; made if absent.
+            out: (N, out channels, out height, out width) float32, contiguous, apart from ``x``; made if
+                absent.
 
         Raises:
             ShapeError: An array has the wrong type, shape, layout or device, or the two overlap.
             ConfigError: The image is too small for the kernel.
         """
-        if x.ndim != 4 or x.shape[1] != self._channels:
-            raise ShapeError(
-                f"convolution input: expected (N, {self._channels}, H, W), got {tuple(x.shape)}",
-            )
-        plan, out_height, out_width = self._plan_for(int(x.shape[2]), int(x.shape[3]))
-        shape = (x.shape[0], self._out_channels, out_height, out_width)
+        sizes = tuple(x.shape)
+        if len(sizes) != 4 or sizes[1] != self._channels:
+            raise ShapeError(f"convolution input: expected (N, {self._channels}, H, W), got {sizes}")
+        plan, out_height, out_width = self._plan_for(sizes[2], sizes[3])
+        shape = (sizes[0], self._out_channels, out_height, out_width)
         result = _empty_like(x, shape) if out is None else out
         _run(plan, x, result)
         return result
@@ -163,11 +163,7 @@ def spmm(matrix: BsrMatrix, x: ArrayT, *, isa: str | None = None, threads: int =
     return SpmmPlan(matrix, isa=isa, threads=threads)(x)
 
 
-def _parts(
-    matrix: BsrMatrix,
-) -> tuple[
-    tuple[int, int, int, int, int], npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float32]
-]:
+def _parts(matrix: BsrMatrix) -> _core.BsrParts:
     grid = matrix.grid
     return (
         (grid.m, grid.k, grid.positions, grid.bh, grid.bw),
@@ -197,7 +193,7 @@ def _as_numpy(array: Float32Array | Tensor, where: str) -> Float32Array:
             raise ShapeError(
                 f"{where}: expected a dense tensor on the CPU, got {array.layout} on {array.device}"
             )
-        array = array.detach().numpy()
+        array = array.detach().numpy() if array.requires_grad else array.numpy()
     if not isinstance(array, np.ndarray) or array.dtype != np.float32:
         got = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
         raise ShapeError(f"{where}: expected float32, got {got}")
