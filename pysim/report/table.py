@@ -41,6 +41,10 @@ def _percent(value: float, digits: int = 1) -> str:
     return f"{100 * value:.{digits}f} %"
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def block_name(block: tuple[int, int]) -> str:
     """``4x4``."""
     return f"{block[0]}x{block[1]}"
@@ -48,11 +52,10 @@ def block_name(block: tuple[int, int]) -> str:
 
 def _heading(result: RunResult) -> str:
     hw = result.accelerator
-    batch = "1 image" if result.batch == 1 else f"{result.batch} images"
     return (
-        f"{result.model} on {result.dataset}, {batch}, seed {result.seed}, "
+        f"{result.model} on {result.dataset}, {_count(result.batch, 'image')}, seed {result.seed}, "
         f"{_percent(result.sparsity)} of each prunable layer's blocks pruned, "
-        f"{result.finetune_epochs} fine-tuning epoch(s)\n"
+        f"{_count(result.finetune_epochs, 'epoch')} of fine-tuning\n"
         f"simulated: {hw.name}, {hw.rows} x {hw.cols} PEs, dataflow {hw.dataflow}, skip {hw.skip}, "
         f"{hw.pipelining} (array only: no memory stalls, no energy)"
     )
@@ -168,8 +171,8 @@ def _kernel_remarks(run: BlockRun, threads: int) -> list[str]:
     low = min(timing.speedup_quartiles[0] for timing in sparse)
     high = max(timing.speedup_quartiles[1] for timing in sparse)
     line = (
-        f"measured, block {block_name(run.block)}: medians on {threads} thread(s), layer by layer, against "
-        f"torch's faster dense form; quartiles of the layers' speedups from {low:.2f}x to {high:.2f}x"
+        f"measured, block {block_name(run.block)}: medians on {_count(threads, 'thread')}, layer by layer, "
+        f"against torch's faster dense form; quartiles of the layers' speedups from {low:.2f}x to {high:.2f}x"
     )
     if slower:
         line += f"; dense is faster in {len(slower)} of {len(sparse)} pruned layers"

@@ -16,15 +16,15 @@ from pysim.pruning import PruneConfig, element_masks, kept_count
 from pysim.result import Accuracy, BlockRun, Check, KernelTiming, LayerResult, RunResult
 from pysim.runner.simulate import LayerCycles, layer_to_step, simulate_network_layer, skip_label, step_layer
 from pysim.runner.stages import (
-    FINETUNE_PEAK_LR,
     DenseNetwork,
     PrunedNetwork,
     Source,
     dense_network,
+    finetune_config,
     pruned_network,
 )
 from pysim.runner.timing import time_layer
-from pysim.training import Progress, TrainConfig, no_progress
+from pysim.training import Progress, no_progress
 from pysim.workload import BlockMask, Layer, Workload
 
 
@@ -92,7 +92,7 @@ def run(config: RunConfig, progress: Progress = no_progress) -> RunResult:
         PruneConfig(block=block, sparsity=config.sparsity, prune_all=config.prune_all)
         for block in config.blocks
     ]
-    finetune = TrainConfig(epochs=config.finetune_epochs, peak_lr=FINETUNE_PEAK_LR, seed=config.seed)
+    finetune = finetune_config(config.finetune_epochs, config.seed)
     source = Source(config.data, config.pad_to)
     dense = dense_network(
         config.model,

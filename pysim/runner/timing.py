@@ -1,9 +1,10 @@
-"""Measures one layer on this machine: dense through torch, sparse through pysim's kernel, call by call in
+"""Measures one layer on this machine: dense through torch, sparse through pysim's kernel, sample by sample in
 turn.
 
 Both sides use the same number of threads, read the same activations and allocate their own output. Dense is
 the fastest form torch offers: NCHW or channels-last convolution, or for a linear layer ``linear`` or
-``mm``. The sparse plan is made once, beforehand, as weights do not change in inference.
+``mm``. The sparse plan is made once, beforehand, as weights do not change in inference. Every sample follows
+untimed calls of the same form, so that each library finds its own threads awake and the other's asleep.
 """
 
 from __future__ import annotations
@@ -22,9 +23,14 @@ from pysim.result import KernelTiming
 from pysim.sparse import BsrMatrix, ConvPlan, SpmmPlan
 from pysim.workload import BlockMask, Layer
 
-_ROUNDS = 21
-# A sample lasts at least this long, so that the clock's own cost (under 0.1 us) does not matter.
-_SAMPLE_SECONDS = 100e-6
+_ROUNDS = 9
+# A sample is as many calls as take this long, at least one; the clock's share is under 0.1 us a call.
+_SAMPLE_SECONDS = 200e-6
+# Untimed calls before a sample last this long. An OpenMP library's idle threads spin for milliseconds after
+# its last call, on the very cores that pysim's threads need; pysim's own spin for microseconds.
+_SETTLE_SECONDS = 0.3e-3
+_SETTLE_AFTER_OPENMP_SECONDS = 5e-3
+_SPARSE = "pysim"
 
 Seconds = npt.NDArray[np.float64]
 Forms = Mapping[str, Callable[[], Tensor]]
@@ -58,8 +64,8 @@ def time_layer(
     matrices = weight_matrix(layer, weight)
     parts = [BsrMatrix.from_dense(w, mask.grid, keep) for w, keep in zip(matrices, mask.keep, strict=True)]
     sparse, isa = _sparse_form(layer, parts, activation.input, threads)
-    samples = _interleave({**forms, "pysim": sparse})
-    times = samples.pop("pysim")
+    samples = _interleave({**forms, _SPARSE: sparse})
+    times = samples.pop(_SPARSE)
     form, dense = _fastest(samples)
     low, high = np.quantile(dense / times, (0.25, 0.75))
     return KernelTiming(
@@ -106,24 +112,29 @@ def _sparse_form(
 
 
 def _interleave(forms: Forms) -> dict[str, Seconds]:
-    """Seconds per call, (rounds,) for each form; in every round each form runs once, in turn."""
-    clock = time.perf_counter
-    repeats = {}
+    """Seconds per call, (rounds,) for each form; in every round each form is sampled once, in turn."""
+    samples: dict[str, list[float]] = {name: [] for name in forms}
     with torch.inference_mode():
-        for name, call in forms.items():
+        for call in forms.values():
             call()
-            start = clock()
-            call()
-            repeats[name] = max(1, int(_SAMPLE_SECONDS / max(clock() - start, 1e-9)))
-        samples: dict[str, list[float]] = {name: [] for name in forms}
         for _ in range(_ROUNDS):
             for name, call in forms.items():
-                count = repeats[name]
-                start = clock()
-                for _ in range(count):
-                    call()
-                samples[name].append((clock() - start) / count)
+                settle = _SETTLE_AFTER_OPENMP_SECONDS if name == _SPARSE else _SETTLE_SECONDS
+                _seconds_per_call(call, settle)
+                samples[name].append(_seconds_per_call(call, _SAMPLE_SECONDS))
     return {name: np.array(times) for name, times in samples.items()}
+
+
+def _seconds_per_call(call: Callable[[], Tensor], least_seconds: float) -> float:
+    """Calls until that much time has passed."""
+    clock = time.perf_counter
+    start = now = clock()
+    calls = 0
+    while now - start < least_seconds:
+        call()
+        calls += 1
+        now = clock()
+    return (now - start) / calls
 
 
 def _fastest(samples: Mapping[str, Seconds]) -> tuple[str, Seconds]:

@@ -108,6 +108,7 @@ def check_golden(name, text):
     """Compares with the file; PYSIM_UPDATE_GOLDEN=1 rewrites it for a human to review."""
     path = GOLDEN / name
     if os.environ.get("PYSIM_UPDATE_GOLDEN"):
+        path.parent.mkdir(exist_ok=True)
         path.write_text(text + "\n")
     assert path.read_text() == text + "\n"
 
