@@ -27,28 +27,34 @@ class ThreadPool {
   void run(int threads, std::int64_t count, const std::function<void(std::int64_t)>& task) {
     const std::lock_guard turn(turn_);
     const int helpers = threads - 1;
+    bool asleep = false;
     {
       const std::lock_guard lock(mutex_);
       while (static_cast<int>(workers_.size()) < helpers) {
-        const int id = static_cast<int>(workers_.size());
         const std::uint64_t seen = generation_.load(std::memory_order_relaxed);
-        workers_.emplace_back([this, id, seen] { work(id, seen); });
+        workers_.emplace_back([this, seen] { work(seen); });
       }
       task_ = &task;
       count_ = count;
-      helpers_ = helpers;
+      places_ = helpers;
       next_.store(0, std::memory_order_relaxed);
-      busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
       generation_.fetch_add(1, std::memory_order_release);
+      asleep = asleep_ > 0;
     }
-    wake_.notify_all();
+    if (asleep) wake_.notify_all();
     drain(task);
-    for (int spin = 0; busy_.load(std::memory_order_acquire) != 0; ++spin) {
+    // Nothing is left to hand out. Workers that have not come by now need not: whoever calls never waits for
+    // the scheduler to wake a thread that would find nothing to do.
+    {
+      const std::lock_guard lock(mutex_);
+      task_ = nullptr;
+    }
+    for (int spin = 0; helping_.load(std::memory_order_acquire) != 0; ++spin) {
       if (spin < kSpins) {
         pause();
       } else {
         std::unique_lock lock(mutex_);
-        done_.wait(lock, [this] { return busy_.load(std::memory_order_acquire) == 0; });
+        done_.wait(lock, [this] { return helping_.load(std::memory_order_acquire) == 0; });
       }
     }
   }
@@ -62,37 +68,41 @@ class ThreadPool {
     }
   }
 
-  void work(int id, std::uint64_t seen) {
+  void work(std::uint64_t seen) {
     for (;;) {
       for (int spin = 0; spin < kSpins && generation_.load(std::memory_order_acquire) == seen; ++spin)
         pause();
       const std::function<void(std::int64_t)>* task = nullptr;
-      bool helps = false;
       {
         std::unique_lock lock(mutex_);
+        ++asleep_;
         wake_.wait(lock, [&] { return generation_.load(std::memory_order_relaxed) != seen; });
+        --asleep_;
         seen = generation_.load(std::memory_order_relaxed);
+        if (task_ == nullptr || places_ == 0) continue;
+        --places_;
+        helping_.fetch_add(1, std::memory_order_relaxed);
         task = task_;
-        helps = id < helpers_;
       }
-      if (helps) drain(*task);
-      if (busy_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+      drain(*task);
+      if (helping_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
         const std::lock_guard lock(mutex_);
         done_.notify_one();
       }
     }
   }
 
-  std::mutex turn_;  // One job at a time.
-  std::mutex mutex_;
+  std::mutex turn_;   // One job at a time.
+  std::mutex mutex_;  // Guards what is not atomic below.
   std::condition_variable wake_;
   std::condition_variable done_;
   std::vector<std::thread> workers_;
-  const std::function<void(std::int64_t)>* task_ = nullptr;
-  std::int64_t count_ = 0;
-  int helpers_ = 0;
+  const std::function<void(std::int64_t)>* task_ = nullptr;  // Null while no job takes helpers.
+  std::int64_t count_ = 0;                                   // Written only while nobody helps.
+  int places_ = 0;                                           // Helpers that the job still takes.
+  int asleep_ = 0;
   std::atomic<std::int64_t> next_{0};
-  std::atomic<int> busy_{0};
+  std::atomic<int> helping_{0};
   std::atomic<std::uint64_t> generation_{0};
 };
 
