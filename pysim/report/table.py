@@ -158,25 +158,29 @@ def _remarks(result: RunResult) -> str:
         if ops
         else ""
     ]
-    for run in result.runs:
-        lines += _kernel_remarks(run, result.threads)
+    if any(_sparse_timings(run) for run in result.runs):
+        lines.append(
+            f"measured: medians on {_count(result.threads, 'thread')}, layer by layer, against torch's "
+            "faster dense form; a layer that stays dense counts with its dense time"
+        )
+    lines += [_kernel_remark(run) for run in result.runs if _sparse_timings(run)]
     return "\n".join(line for line in lines if line)
 
 
-def _kernel_remarks(run: BlockRun, threads: int) -> list[str]:
-    sparse = [x.kernel for x in run.layers if x.kernel is not None and x.kernel.isa != "torch"]
-    if not sparse:
-        return []
-    slower = [timing for timing in sparse if timing.speedup < 1]
+def _sparse_timings(run: BlockRun) -> list[KernelTiming]:
+    return [x.kernel for x in run.layers if x.kernel is not None and x.kernel.isa != "torch"]
+
+
+def _kernel_remark(run: BlockRun) -> str:
+    sparse = _sparse_timings(run)
+    slower = sum(timing.speedup < 1 for timing in sparse)
     low = min(timing.speedup_quartiles[0] for timing in sparse)
     high = max(timing.speedup_quartiles[1] for timing in sparse)
-    line = (
-        f"measured, block {block_name(run.block)}: medians on {_count(threads, 'thread')}, layer by layer, "
-        f"against torch's faster dense form; quartiles of the layers' speedups from {low:.2f}x to {high:.2f}x"
+    return (
+        f"measured, block {block_name(run.block)}: dense is faster in {slower} of "
+        f"{_count(len(sparse), 'pruned layer')}; quartiles of the layers' speedups from {low:.2f}x "
+        f"to {high:.2f}x"
     )
-    if slower:
-        line += f"; dense is faster in {len(slower)} of {len(sparse)} pruned layers"
-    return [line]
 
 
 def _checks(result: RunResult) -> str:
