@@ -4,10 +4,15 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <exception>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <thread>
+#include <utility>
 #include <vector>
+
+#include "base/check.h"
 
 namespace pysim {
 namespace {
@@ -51,6 +56,7 @@ class ThreadPool {
         done_.wait(lock, [this] { return busy_.load(std::memory_order_acquire) == 0; });
       }
     }
+    if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
   }
 
  private:
@@ -58,7 +64,13 @@ class ThreadPool {
     for (;;) {
       const std::int64_t i = next_.fetch_add(1, std::memory_order_relaxed);
       if (i >= count_) return;
-      task(i);
+      try {
+        task(i);
+      } catch (...) {
+        const std::lock_guard lock(mutex_);
+        if (!error_) error_ = std::current_exception();
+        next_.store(count_, std::memory_order_relaxed);
+      }
     }
   }
 
@@ -89,6 +101,7 @@ class ThreadPool {
   std::condition_variable done_;
   std::vector<std::thread> workers_;
   const std::function<void(std::int64_t)>* task_ = nullptr;
+  std::exception_ptr error_;
   std::int64_t count_ = 0;
   int helpers_ = 0;
   std::atomic<std::int64_t> next_{0};
@@ -115,6 +128,11 @@ ThreadPool& process_pool() {
 }
 
 }  // namespace
+
+void check_threads(int threads, const char* where) {
+  require(threads >= 1 && threads <= kMaxThreads, where, "1 to " + std::to_string(kMaxThreads) + " threads",
+          std::to_string(threads));
+}
 
 void run_parallel(int threads, std::int64_t count, const std::function<void(std::int64_t)>& task) {
   if (threads <= 1 || count <= 1) {
