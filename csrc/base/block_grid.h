@@ -11,7 +11,7 @@
 namespace pysim {
 
 /// ceil(a / b) for a >= 0, b >= 1.
-constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return a / b + (a % b != 0 ? 1 : 0); }
 
 /// W (m x k) cut into blocks of bh x bw that never straddle two kernel positions.
 ///

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -15,6 +16,7 @@
 #include "kernels/cuda_backend.h"
 #include "kernels/isa.h"
 #include "kernels/spmm.h"
+#include "kernels/thread_pool.h"
 
 namespace py = pybind11;
 
@@ -25,7 +27,6 @@ using F32 = py::array_t<float>;
 using I32 = py::array_t<std::int32_t>;
 using I64 = py::array_t<std::int64_t>;
 using GridTuple = std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t>;
-using Pair = std::array<std::int64_t, 2>;
 
 constexpr const char* kEmulated16 = "emulated16";
 
@@ -44,6 +45,11 @@ std::string resolved_name(const std::string& isa) {
 }
 
 // These run before every product: text is made only when there is something to say.
+void require_aligned(const F32& array, const char* where) {
+  if (reinterpret_cast<std::uintptr_t>(array.data()) % alignof(float) != 0)
+    require(false, where, "aligned memory", "an address that is not a multiple of 4");
+}
+
 template <class Array>
 void require_contiguous(const Array& array, int ndim, const char* where) {
   if (array.ndim() != ndim) {
@@ -75,6 +81,7 @@ BsrView view_bsr(const GridTuple& grid, const I64& row_ptr, const I32& col_idx, 
   require_contiguous(row_ptr, 1, "BSR row_ptr");
   require_contiguous(col_idx, 1, "BSR col_idx");
   require_contiguous(values, 3, "BSR values");
+  require_aligned(values, "BSR values");
   require(row_ptr.size() == view.grid.block_rows() + 1, "BSR row_ptr",
           "length " + std::to_string(view.grid.block_rows() + 1), std::to_string(row_ptr.size()));
   require(values.shape(0) == col_idx.size() && values.shape(1) == bh && values.shape(2) == bw, "BSR values",
@@ -90,6 +97,7 @@ std::int64_t row_pitch(const F32& a, std::int64_t rows, const char* where) {
     require(false, where, "shape (" + std::to_string(rows) + ", n)",
             a.ndim() == 2 ? std::to_string(a.shape(0)) + " rows" : std::to_string(a.ndim()) + " dimensions");
   }
+  require_aligned(a, where);
   const std::int64_t n = a.shape(1);
   constexpr auto bytes = static_cast<py::ssize_t>(sizeof(float));
   if (n > 1 && a.strides(1) != bytes) {
@@ -137,15 +145,15 @@ struct BoundSpmm {
 
 struct BoundConv {
   ConvPlan plan;
-  std::string isa;
 
   void run(const F32& x, F32& y) const {
-    const ConvShape& s = plan.shape();
     require_contiguous(x, 4, "convolution input");
     require_contiguous(y, 4, "convolution output");
+    require_aligned(x, "convolution input");
+    require_aligned(y, "convolution output");
     const py::ssize_t batch = x.shape(0);
-    require_shape(x, {batch, s.channels, s.height, s.width}, "convolution input");
-    require_shape(y, {batch, plan.out_channels(), s.out_height(), s.out_width()}, "convolution output");
+    require_shape(x, plan.in_shape(batch), "convolution input");
+    require_shape(y, plan.out_shape(batch), "convolution output");
     if (overlap(x, y)) require(false, "convolution output", "memory apart from the input", "an overlap");
     const float* const from = x.data();
     float* const to = y.mutable_data();
@@ -154,18 +162,30 @@ struct BoundConv {
   }
 };
 
-BoundConv make_conv(const std::vector<std::tuple<GridTuple, I64, I32, F32>>& groups,
-                    const std::tuple<std::int64_t, std::int64_t, std::int64_t>& image, const Pair& kernel,
-                    const Pair& stride, const Pair& padding, const Pair& dilation,
-                    const std::optional<std::vector<float>>& bias, const std::string& isa, int threads) {
+/// Weights with what runs them: checked and packed once for all image sizes.
+struct BoundConvWeights {
+  std::shared_ptr<const ConvWeights> weights;
+  const KernelTable& kernels;
+  std::string isa;
+  int threads;
+
+  BoundConv plan(std::int64_t height, std::int64_t width) const {
+    return {ConvPlan(weights, height, width, kernels, threads)};
+  }
+};
+
+BoundConvWeights make_conv_weights(const std::vector<std::tuple<GridTuple, I64, I32, F32>>& groups,
+                                   const Pair& kernel, const Pair& stride, const Pair& padding,
+                                   const Pair& dilation, const std::optional<std::vector<float>>& bias,
+                                   const std::string& isa, int threads) {
   std::vector<BsrView> views;
   for (const auto& [grid, row_ptr, col_idx, values] : groups) {
     views.push_back(view_bsr(grid, row_ptr, col_idx, values));
   }
-  const auto [channels, height, width] = image;
-  const ConvShape shape{channels, height, width, kernel, stride, padding, dilation};
-  return {ConvPlan(views, shape, bias.value_or(std::vector<float>{}), table_of(isa), threads),
-          resolved_name(isa)};
+  check_threads(threads, "convolution");
+  return {std::make_shared<const ConvWeights>(views, ConvWindow{kernel, stride, padding, dilation},
+                                              bias.value_or(std::vector<float>{})),
+          table_of(isa), resolved_name(isa), threads};
 }
 
 }  // namespace
@@ -182,13 +202,24 @@ void bind_kernels(py::module_& m) {
       .def("run", &BoundSpmm::run, py::arg("x").noconvert(), py::arg("y").noconvert())
       .def_readonly("isa", &BoundSpmm::isa);
 
-  py::class_<BoundConv>(m, "ConvPlan", "See pysim.sparse.ConvPlan.")
-      .def(py::init(&make_conv), py::arg("groups"), py::kw_only(), py::arg("image"), py::arg("kernel"),
+  py::class_<BoundConv>(m, "ConvPlan", "A convolution for one image size.")
+      .def("run", &BoundConv::run, py::arg("x").noconvert(), py::arg("y").noconvert())
+      .def("out_shape", [](const BoundConv& conv, std::int64_t batch) { return conv.plan.out_shape(batch); });
+
+  py::class_<BoundConvWeights>(m, "ConvWeights", "See pysim.sparse.ConvPlan.")
+      .def(py::init(&make_conv_weights), py::arg("groups"), py::kw_only(), py::arg("kernel"),
            py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("bias"), py::arg("isa"),
            py::arg("threads"))
-      .def("run", &BoundConv::run, py::arg("x").noconvert(), py::arg("y").noconvert())
-      .def_readonly("isa", &BoundConv::isa);
+      .def("plan", &BoundConvWeights::plan, py::arg("height"), py::arg("width"))
+      .def_readonly("isa", &BoundConvWeights::isa);
 
+  m.def(
+      "check_bsr",
+      [](const GridTuple& grid, const I64& row_ptr, const I32& col_idx, const F32& values) {
+        view_bsr(grid, row_ptr, col_idx, values).check();
+      },
+      py::arg("grid"), py::arg("row_ptr").noconvert(), py::arg("col_idx").noconvert(),
+      py::arg("values").noconvert());
   m.def("isa_report", [] {
     std::vector<std::tuple<std::string, bool, std::string>> rows;
     for (const IsaStatus& status : isa_report())

@@ -18,7 +18,8 @@ struct BsrView {
   const float* values;          ///< (nnz_blocks, bh, bw), row-major.
   std::int64_t nnz_blocks;
 
-  /// O(nnz_blocks). Throws std::invalid_argument at the first index that is out of place.
+  /// O(nnz_blocks + block rows). Throws std::invalid_argument at the first index that is out of place, or if
+  /// M or K is beyond 2^31 - 1.
   void check() const;
 };
 
@@ -26,7 +27,7 @@ struct BsrView {
 /// keeps, weights in the order in which the kernel reads them. Immutable.
 class PackedMatrix {
  public:
-  /// Checks and packs. Throws std::invalid_argument if the view is broken or K is beyond 2^31 - 1.
+  /// Checks and packs. Throws std::invalid_argument if the view is broken.
   explicit PackedMatrix(const BsrView& matrix);
 
   std::int64_t slab_count() const { return static_cast<std::int64_t>(slabs_.size()); }
@@ -34,11 +35,12 @@ class PackedMatrix {
   /// Weights of the slabs before `slab`, one more for each slab so that empty ones have a cost too.
   std::int64_t cost_before(std::int64_t slab) const;
 
-  /// The slab with its elements' indices, or with `offsets_of` of them if a table (K) is set.
-  Slab slab(std::int64_t slab) const;
+  /// The reduction index 0 .. K - 1 of every element of every slab, in order.
+  const std::vector<std::int32_t>& indices() const { return indices_; }
 
-  /// Replaces every reduction index k by table[k]. Call once, before the first run.
-  void map_offsets(const std::vector<std::int32_t>& table);
+  /// The slab, with `offsets` (one for each of indices()) in place of its elements' indices.
+  Slab slab(std::int64_t slab, const std::int32_t* offsets) const;
+  Slab slab(std::int64_t slab) const { return this->slab(slab, indices_.data()); }
 
  private:
   struct Place {
@@ -53,7 +55,7 @@ class PackedMatrix {
 
   std::vector<Place> slabs_;
   std::vector<float> weights_;
-  std::vector<std::int32_t> offsets_;
+  std::vector<std::int32_t> indices_;
 };
 
 /// Cuts [0, slabs) into `parts` ranges of nearly equal cost; returns parts + 1 edges.

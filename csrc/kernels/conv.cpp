@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 #include <string>
+#include <utility>
 
 #include "base/check.h"
 #include "kernels/thread_pool.h"
@@ -48,9 +49,7 @@ inline void copy(float* __restrict row, const float* __restrict from, std::int64
 
 }  // namespace
 
-void ConvShape::check() const {
-  require(channels >= 1 && height >= 1 && width >= 1, "convolution", "an image of at least 1 x 1 x 1",
-          std::to_string(channels) + " x " + std::to_string(height) + " x " + std::to_string(width));
+void ConvWindow::check() const {
   constexpr std::int64_t most = 1 << 20;
   for (std::size_t axis = 0; axis < 2; ++axis) {
     require(kernel[axis] >= 1 && kernel[axis] <= most, "convolution", "a kernel of 1 to 2^20",
@@ -61,74 +60,84 @@ void ConvShape::check() const {
             std::to_string(padding[axis]));
     require(dilation[axis] >= 1 && dilation[axis] <= most, "convolution", "a dilation of 1 to 2^20",
             std::to_string(dilation[axis]));
-    const std::int64_t size = axis == 0 ? height : width;
-    require(size <= std::numeric_limits<std::int32_t>::max(), "convolution", "sides below 2^31",
-            std::to_string(size));
-    const std::int64_t reach = dilation[axis] * (kernel[axis] - 1) + 1;
-    require(size + 2 * padding[axis] >= reach, "convolution",
-            "a padded side of at least " + std::to_string(reach), std::to_string(size + 2 * padding[axis]));
   }
 }
 
-ConvPlan::ConvPlan(const std::vector<BsrView>& groups, const ConvShape& shape, const std::vector<float>& bias,
-                   const KernelTable& kernels, int threads)
-    : shape_(shape), bias_(bias), kernels_(kernels), threads_(threads) {
-  shape.check();
-  require(threads >= 1 && threads <= kMaxThreads, "convolution",
-          "1 to " + std::to_string(kMaxThreads) + " threads", std::to_string(threads));
-  const auto count = static_cast<std::int64_t>(groups.size());
-  require(count >= 1 && shape.channels % count == 0, "convolution", "groups that divide the channels",
-          std::to_string(count));
-  const std::int64_t channels = shape.channels / count;
-  const std::int64_t taps = shape.kernel[0] * shape.kernel[1];
-  for (const BsrView& group : groups) {
-    require(group.grid.positions == taps && group.grid.k == taps * channels, "convolution",
-            "matrices of " + std::to_string(taps) + " positions x " + std::to_string(channels) + " channels",
-            std::to_string(group.grid.positions) + " x " + std::to_string(group.grid.channels()));
-    require(group.grid.m == groups[0].grid.m, "convolution", "groups of equal height",
-            std::to_string(group.grid.m));
-    groups_.emplace_back(group);
+ConvWeights::ConvWeights(const std::vector<BsrView>& matrices, const ConvWindow& kernel_window,
+                         std::vector<float> bias_or_none)
+    : window(kernel_window), bias(std::move(bias_or_none)) {
+  window.check();
+  require(!matrices.empty(), "convolution", "at least one group", "none");
+  const std::int64_t taps = window.kernel[0] * window.kernel[1];
+  const BlockGrid& first = matrices[0].grid;
+  for (const BsrView& matrix : matrices) {
+    const BlockGrid& grid = matrix.grid;
+    require(grid.positions == taps, "convolution",
+            "matrices of " + std::to_string(taps) + " kernel positions", std::to_string(grid.positions));
+    require(grid.channels() == first.channels(), "convolution", "groups of equal width",
+            std::to_string(grid.channels()) + " and " + std::to_string(first.channels()) + " channels");
+    require(grid.m == first.m, "convolution", "groups of equal height",
+            std::to_string(grid.m) + " and " + std::to_string(first.m) + " features");
+    groups.emplace_back(matrix);
   }
-  out_channels_ = count * groups[0].grid.m;
-  require(bias.empty() || static_cast<std::int64_t>(bias.size()) == out_channels_, "convolution",
-          "a bias of " + std::to_string(out_channels_), std::to_string(bias.size()));
+  channels = group_count() * first.channels();
+  out_channels = group_count() * first.m;
+  require(bias.empty() || static_cast<std::int64_t>(bias.size()) == out_channels, "convolution",
+          "a bias of " + std::to_string(out_channels), std::to_string(bias.size()));
+}
 
-  phase_rows_ = phases(shape.kernel[0], shape.dilation[0], shape.stride[0]);
-  phase_cols_ = phases(shape.kernel[1], shape.dilation[1], shape.stride[1]);
-  plane_rows_ = shape.out_height() + (shape.kernel[0] - 1) * shape.dilation[0] / shape.stride[0];
-  plane_cols_ = shape.out_width() + (shape.kernel[1] - 1) * shape.dilation[1] / shape.stride[1];
+ConvPlan::ConvPlan(std::shared_ptr<const ConvWeights> weights, std::int64_t height, std::int64_t width,
+                   const KernelTable& kernels, int threads)
+    : weights_(std::move(weights)), kernels_(kernels), threads_(threads), size_{height, width} {
+  const ConvWindow& window = weights_->window;
+  const std::int64_t channels = weights_->channels;
+  check_threads(threads, "convolution");
+  require(height >= 1 && width >= 1, "convolution", "an image of at least 1 x 1",
+          std::to_string(height) + " x " + std::to_string(width));
+  for (std::size_t axis = 0; axis < 2; ++axis) {
+    require(size_[axis] <= std::numeric_limits<std::int32_t>::max(), "convolution", "sides below 2^31",
+            std::to_string(size_[axis]));
+    const std::int64_t padded = size_[axis] + 2 * window.padding[axis];
+    require(padded >= window.reach(axis), "convolution",
+            "a padded side of at least " + std::to_string(window.reach(axis)), std::to_string(padded));
+    out_size_[axis] = (padded - window.reach(axis)) / window.stride[axis] + 1;
+  }
+
+  phase_rows_ = phases(window.kernel[0], window.dilation[0], window.stride[0]);
+  phase_cols_ = phases(window.kernel[1], window.dilation[1], window.stride[1]);
+  plane_rows_ = out_size_[0] + (window.kernel[0] - 1) * window.dilation[0] / window.stride[0];
+  plane_cols_ = out_size_[1] + (window.kernel[1] - 1) * window.dilation[1] / window.stride[1];
   const auto phase_count = static_cast<std::int64_t>(phase_rows_.size() * phase_cols_.size());
-  const double elements = static_cast<double>(phase_count) * static_cast<double>(shape.channels) *
+  const double elements = static_cast<double>(phase_count) * static_cast<double>(channels) *
                           static_cast<double>(plane_rows_) * static_cast<double>(plane_cols_);
   require(elements < 2147483647.0 - static_cast<double>(kSlack), "convolution",
           "padded planes of fewer than 2^31 elements", std::to_string(elements));
   const std::int64_t plane = plane_rows_ * plane_cols_;
-  plane_elements_ = phase_count * shape.channels * plane + kSlack;
+  plane_elements_ = phase_count * channels * plane + kSlack;
 
   // Element (tap, channel) of the reduction starts at its phase's plane, moved by the tap's whole strides.
-  for (std::int64_t g = 0; g < count; ++g) {
-    std::vector<std::int32_t> table;
-    for (std::int64_t i = 0; i < shape.kernel[0]; ++i) {
-      for (std::int64_t j = 0; j < shape.kernel[1]; ++j) {
-        const std::int64_t row = i * shape.dilation[0];
-        const std::int64_t col = j * shape.dilation[1];
-        const std::int64_t phase =
-            place_of(phase_rows_, row % shape.stride[0]) * static_cast<std::int64_t>(phase_cols_.size()) +
-            place_of(phase_cols_, col % shape.stride[1]);
-        const std::int64_t shift = row / shape.stride[0] * plane_cols_ + col / shape.stride[1];
-        for (std::int64_t c = 0; c < channels; ++c) {
-          const std::int64_t start = (phase * shape.channels + g * channels + c) * plane + shift;
-          table.push_back(static_cast<std::int32_t>(start));
-        }
-      }
-    }
-    groups_[static_cast<std::size_t>(g)].map_offsets(table);
+  const std::int64_t group_channels = channels / weights_->group_count();
+  const auto offset = [&](std::int64_t group, std::int64_t k) {
+    const std::int64_t tap = k / group_channels;
+    const std::int64_t row = tap / window.kernel[1] * window.dilation[0];
+    const std::int64_t col = tap % window.kernel[1] * window.dilation[1];
+    const std::int64_t phase =
+        place_of(phase_rows_, row % window.stride[0]) * static_cast<std::int64_t>(phase_cols_.size()) +
+        place_of(phase_cols_, col % window.stride[1]);
+    const std::int64_t channel = group * group_channels + k % group_channels;
+    return (phase * channels + channel) * plane + row / window.stride[0] * plane_cols_ +
+           col / window.stride[1];
+  };
+  for (std::int64_t g = 0; g < weights_->group_count(); ++g) {
+    std::vector<std::int32_t>& starts = offsets_.emplace_back();
+    for (const std::int32_t k : weights_->groups[static_cast<std::size_t>(g)].indices())
+      starts.push_back(static_cast<std::int32_t>(offset(g, k)));
   }
-  const std::int64_t out_width = shape.out_width();
+  const std::int64_t out_width = out_size_[1];
   if (plane_cols_ == out_width) {
-    rows_.push_back({0, 0, shape.out_height() * out_width});
+    rows_.push_back({0, 0, out_size_[0] * out_width});
   } else {
-    for (std::int64_t r = 0; r < shape.out_height(); ++r) {
+    for (std::int64_t r = 0; r < out_size_[0]; ++r) {
       rows_.push_back({r * plane_cols_, r * out_width, out_width});
     }
   }
@@ -136,25 +145,26 @@ ConvPlan::ConvPlan(const std::vector<BsrView>& groups, const ConvShape& shape, c
 
 void ConvPlan::pack_channels(const float* image, std::int64_t begin, std::int64_t end, float* planes) const {
   const std::int64_t plane = plane_rows_ * plane_cols_;
-  const std::int64_t stride = shape_.stride[1];
+  const std::int64_t stride = weights_->window.stride[1];
   for (std::size_t j = 0; j < phase_cols_.size(); ++j) {
     // Column x of a plane is column x * stride + shift of the image, or zero outside of it.
-    const std::int64_t shift = phase_cols_[j] - shape_.padding[1];
+    const std::int64_t shift = phase_cols_[j] - weights_->window.padding[1];
     const std::int64_t first = shift >= 0 ? 0 : std::min(plane_cols_, ceil_div(-shift, stride));
-    const std::int64_t inside = shape_.width - shift;
+    const std::int64_t inside = size_[1] - shift;
     const std::int64_t last = inside <= 0 ? first : std::clamp(ceil_div(inside, stride), first, plane_cols_);
     for (std::size_t i = 0; i < phase_rows_.size(); ++i) {
       const auto phase = static_cast<std::int64_t>(i * phase_cols_.size() + j);
       for (std::int64_t c = begin; c < end; ++c) {
-        float* row = planes + (phase * shape_.channels + c) * plane;
+        float* row = planes + (phase * weights_->channels + c) * plane;
         for (std::int64_t r = 0; r < plane_rows_; ++r, row += plane_cols_) {
-          const std::int64_t source = r * shape_.stride[0] + phase_rows_[i] - shape_.padding[0];
-          if (source < 0 || source >= shape_.height) {
+          const std::int64_t source =
+              r * weights_->window.stride[0] + phase_rows_[i] - weights_->window.padding[0];
+          if (source < 0 || source >= size_[0]) {
             clear(row, 0, plane_cols_);
             continue;
           }
           clear(row, 0, first);
-          copy(row, image + (c * shape_.height + source) * shape_.width + shift, first, last, stride);
+          copy(row, image + (c * size_[0] + source) * size_[1] + shift, first, last, stride);
           clear(row, last, plane_cols_);
         }
       }
@@ -165,15 +175,16 @@ void ConvPlan::pack_channels(const float* image, std::int64_t begin, std::int64_
 void ConvPlan::multiply(std::size_t group, std::int64_t slab_begin, std::int64_t slab_end,
                         std::int64_t row_begin, std::int64_t row_end, const float* planes,
                         float* image_out) const {
-  const PackedMatrix& matrix = groups_[group];
-  const std::int64_t pixels = shape_.out_height() * shape_.out_width();
+  const PackedMatrix& matrix = weights_->groups[group];
+  const std::int64_t pixels = out_size_[0] * out_size_[1];
   const std::int64_t first_channel =
-      static_cast<std::int64_t>(group) * (out_channels_ / static_cast<std::int64_t>(groups_.size()));
+      static_cast<std::int64_t>(group) *
+      (weights_->out_channels / static_cast<std::int64_t>(weights_->groups.size()));
   for (std::int64_t s = slab_begin; s < slab_end; ++s) {
     const std::int64_t channel = first_channel + matrix.first_row(s);
-    const float* const bias = bias_.empty() ? nullptr : bias_.data() + channel;
-    kernels_.slab(matrix.slab(s), planes, 1, rows_.data() + row_begin, row_end - row_begin, kSlack, bias,
-                  image_out + channel * pixels, pixels);
+    const float* const bias = weights_->bias.empty() ? nullptr : weights_->bias.data() + channel;
+    kernels_.slab(matrix.slab(s, offsets_[group].data()), planes, 1, rows_.data() + row_begin,
+                  row_end - row_begin, kSlack, bias, image_out + channel * pixels, pixels);
   }
 }
 
@@ -184,16 +195,16 @@ void ConvPlan::run_image(const float* image, float* image_out, int threads) cons
     workspace.assign(static_cast<std::size_t>(plane_elements_), 0.0F);
   }
   float* const planes = workspace.data();
-  const std::int64_t parts = std::min<std::int64_t>(threads, shape_.channels);
+  const std::int64_t parts = std::min<std::int64_t>(threads, weights_->channels);
   run_parallel(threads, parts, [&](std::int64_t part) {
-    pack_channels(image, shape_.channels * part / parts, shape_.channels * (part + 1) / parts, planes);
+    pack_channels(image, weights_->channels * part / parts, weights_->channels * (part + 1) / parts, planes);
   });
   const auto rows = static_cast<std::int64_t>(rows_.size());
   const std::int64_t task_rows = std::min(rows, ceil_div(kTaskColumns, rows_[0].count));
   const std::int64_t row_tasks = ceil_div(rows, task_rows);
   const int slab_parts = row_tasks >= 2 * threads ? 1 : threads;
-  for (std::size_t g = 0; g < groups_.size(); ++g) {
-    const std::vector<std::int64_t> edges = split_by_cost(groups_[g], slab_parts);
+  for (std::size_t g = 0; g < weights_->groups.size(); ++g) {
+    const std::vector<std::int64_t> edges = split_by_cost(weights_->groups[g], slab_parts);
     run_parallel(threads, row_tasks * slab_parts, [&](std::int64_t task) {
       const auto part = static_cast<std::size_t>(task % slab_parts);
       const std::int64_t row_begin = task / slab_parts * task_rows;
@@ -204,11 +215,11 @@ void ConvPlan::run_image(const float* image, float* image_out, int threads) cons
 }
 
 void ConvPlan::run(const float* x, std::int64_t batch, float* y) const {
-  const std::int64_t in = shape_.channels * shape_.height * shape_.width;
-  const std::int64_t out = out_channels_ * shape_.out_height() * shape_.out_width();
+  const std::int64_t in = weights_->channels * size_[0] * size_[1];
+  const std::int64_t out = weights_->out_channels * out_size_[0] * out_size_[1];
   std::int64_t weights = 0;
-  for (const PackedMatrix& group : groups_) weights += group.cost_before(group.slab_count());
-  const std::int64_t pixels = shape_.out_height() * shape_.out_width();
+  for (const PackedMatrix& group : weights_->groups) weights += group.cost_before(group.slab_count());
+  const std::int64_t pixels = out_size_[0] * out_size_[1];
   const int threads = weights * pixels * batch < kWorthAThread ? 1 : threads_;
   if (batch >= 2 * threads) {
     // Whole images to each thread: what a thread packs stays in its own cache.

@@ -3,32 +3,43 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "kernels/bsr.h"
 
 namespace pysim {
 
-/// The geometry of a convolution. Pairs are (vertical, horizontal).
-struct ConvShape {
-  std::int64_t channels;  ///< Input channels of all groups, a multiple of the number of groups.
-  std::int64_t height;
-  std::int64_t width;
-  std::array<std::int64_t, 2> kernel;
-  std::array<std::int64_t, 2> stride;
-  std::array<std::int64_t, 2> padding;
-  std::array<std::int64_t, 2> dilation;
+using Pair = std::array<std::int64_t, 2>;  ///< Vertical, horizontal.
 
-  std::int64_t out_height() const { return out_size(height, 0); }
-  std::int64_t out_width() const { return out_size(width, 1); }
+/// How the kernel moves over the image.
+struct ConvWindow {
+  Pair kernel;
+  Pair stride;
+  Pair padding;
+  Pair dilation;
 
-  /// Throws std::invalid_argument if a field is out of range or nothing would come out.
+  /// Image elements from the kernel's first tap to its last, both counted.
+  std::int64_t reach(std::size_t axis) const { return dilation[axis] * (kernel[axis] - 1) + 1; }
+
+  /// Throws std::invalid_argument if a field is out of range.
   void check() const;
+};
 
- private:
-  std::int64_t out_size(std::int64_t size, std::size_t axis) const {
-    return (size + 2 * padding[axis] - dilation[axis] * (kernel[axis] - 1) - 1) / stride[axis] + 1;
-  }
+/// The weights of a convolution, packed: what does not depend on the image. Immutable.
+struct ConvWeights {
+  /// Args: one matrix per group, each (out channels / groups, kh * kw * channels / groups) with kh * kw
+  /// positions. Throws std::invalid_argument if shapes disagree or a matrix is broken.
+  ConvWeights(const std::vector<BsrView>& matrices, const ConvWindow& kernel_window,
+              std::vector<float> bias_or_none);
+
+  std::int64_t group_count() const { return static_cast<std::int64_t>(groups.size()); }
+
+  ConvWindow window;
+  std::int64_t channels = 0;      ///< Input channels of all groups.
+  std::int64_t out_channels = 0;  ///< Of all groups.
+  std::vector<PackedMatrix> groups;
+  std::vector<float> bias;  ///< (out channels) or empty.
 };
 
 /// A convolution for one image size, ready to run any number of times, from several threads at once.
@@ -39,14 +50,17 @@ struct ConvShape {
 /// same slab kernel as the matrix product, on runs of one output row each.
 class ConvPlan {
  public:
-  /// Args: one matrix per group, each (out channels / groups, kh * kw * channels / groups) with kh * kw
-  /// positions. Throws std::invalid_argument if shapes disagree, a matrix is broken, or the planes exceed
-  /// 2^31 - 1 elements.
-  ConvPlan(const std::vector<BsrView>& groups, const ConvShape& shape, const std::vector<float>& bias,
+  /// Throws std::invalid_argument if the image is too small for the kernel, the planes exceed 2^31 - 1
+  /// elements, or threads is not 1..kMaxThreads.
+  ConvPlan(std::shared_ptr<const ConvWeights> weights, std::int64_t height, std::int64_t width,
            const KernelTable& kernels, int threads);
 
-  const ConvShape& shape() const { return shape_; }
-  std::int64_t out_channels() const { return out_channels_; }
+  std::array<std::int64_t, 4> in_shape(std::int64_t batch) const {
+    return {batch, weights_->channels, size_[0], size_[1]};
+  }
+  std::array<std::int64_t, 4> out_shape(std::int64_t batch) const {
+    return {batch, weights_->out_channels, out_size_[0], out_size_[1]};
+  }
 
   /// x (batch, channels, height, width), y (batch, out channels, out height, out width), both contiguous and
   /// apart. The bits of the result do not depend on the number of threads.
@@ -58,18 +72,19 @@ class ConvPlan {
                 std::int64_t row_end, const float* planes, float* image_out) const;
   void run_image(const float* image, float* image_out, int threads) const;
 
-  ConvShape shape_;
-  std::vector<PackedMatrix> groups_;
-  std::vector<float> bias_;
+  std::shared_ptr<const ConvWeights> weights_;
   const KernelTable& kernels_;
-  std::int64_t out_channels_ = 0;
   int threads_;
+  Pair size_;
+  Pair out_size_{};
   std::vector<std::int64_t> phase_rows_;  ///< Phases of the vertical stride that some kernel row falls on.
   std::vector<std::int64_t> phase_cols_;
   std::int64_t plane_rows_ = 0;
   std::int64_t plane_cols_ = 0;
-  std::int64_t plane_elements_ =
-      0;  ///< Of all planes of one image, with slack for a vector that starts at the end.
+  /// Of all planes of one image, with slack for a vector that starts at the end.
+  std::int64_t plane_elements_ = 0;
+  /// Of each group: where in the planes each element of each slab starts.
+  std::vector<std::vector<std::int32_t>> offsets_;
   std::vector<ColumnRun> rows_;  ///< One run per output row, or a single one where rows follow each other.
 };
 

@@ -1,9 +1,7 @@
 #include "kernels/spmm.h"
 
 #include <algorithm>
-#include <string>
 
-#include "base/check.h"
 #include "kernels/thread_pool.h"
 
 namespace pysim {
@@ -16,8 +14,7 @@ constexpr std::int64_t kWorthAThread = 1 << 17;
 
 SpmmPlan::SpmmPlan(const BsrView& matrix, const KernelTable& kernels, int threads)
     : matrix_(matrix), kernels_(kernels), m_(matrix.grid.m), k_(matrix.grid.k), threads_(threads) {
-  require(threads >= 1 && threads <= kMaxThreads, "spmm", "1 to " + std::to_string(kMaxThreads) + " threads",
-          std::to_string(threads));
+  check_threads(threads, "spmm");
 }
 
 void SpmmPlan::run(const float* x, std::int64_t x_pitch, std::int64_t n, float* y,
@@ -26,7 +23,7 @@ void SpmmPlan::run(const float* x, std::int64_t x_pitch, std::int64_t n, float* 
   const std::int64_t slabs = matrix_.slab_count();
   const std::int64_t panel = kernels_.tile_columns;
   const std::int64_t panels = ceil_div(n, panel);
-  const bool alone = matrix_.cost_before(slabs) * n < kWorthAThread;
+  const bool alone = matrix_.cost_before(slabs) < ceil_div(kWorthAThread, n);
   const int threads = alone ? 1 : threads_;
 
   // One panel of X stays in cache while every slab of the range passes over it.

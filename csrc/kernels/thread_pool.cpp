@@ -4,10 +4,15 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <exception>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <thread>
+#include <utility>
 #include <vector>
+
+#include "base/check.h"
 
 namespace pysim {
 namespace {
@@ -57,6 +62,7 @@ class ThreadPool {
         done_.wait(lock, [this] { return helping_.load(std::memory_order_acquire) == 0; });
       }
     }
+    if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
   }
 
  private:
@@ -64,7 +70,13 @@ class ThreadPool {
     for (;;) {
       const std::int64_t i = next_.fetch_add(1, std::memory_order_relaxed);
       if (i >= count_) return;
-      task(i);
+      try {
+        task(i);
+      } catch (...) {
+        const std::lock_guard lock(mutex_);
+        if (!error_) error_ = std::current_exception();
+        next_.store(count_, std::memory_order_relaxed);
+      }
     }
   }
 
@@ -101,6 +113,7 @@ class ThreadPool {
   std::int64_t count_ = 0;                                   // Written only while nobody helps.
   int places_ = 0;                                           // Helpers that the job still takes.
   int asleep_ = 0;
+  std::exception_ptr error_;  // The job's first.
   std::atomic<std::int64_t> next_{0};
   std::atomic<int> helping_{0};
   std::atomic<std::uint64_t> generation_{0};
@@ -125,6 +138,11 @@ ThreadPool& process_pool() {
 }
 
 }  // namespace
+
+void check_threads(int threads, const char* where) {
+  require(threads >= 1 && threads <= kMaxThreads, where, "1 to " + std::to_string(kMaxThreads) + " threads",
+          std::to_string(threads));
+}
 
 void run_parallel(int threads, std::int64_t count, const std::function<void(std::int64_t)>& task) {
   if (threads <= 1 || count <= 1) {

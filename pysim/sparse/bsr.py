@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pysim import _core
 from pysim.errors import ShapeError
 from pysim.workload import BlockGrid, BoolArray, Int64Array
 
@@ -24,7 +25,7 @@ class BsrMatrix:
         values: (nnz_blocks, bh, bw) float32.
 
     Raises:
-        ShapeError: An array has the wrong type or shape. Indices are checked when a plan is made.
+        ShapeError: An array has the wrong type or shape, or an index is out of place.
     """
 
     grid: BlockGrid
@@ -33,19 +34,24 @@ class BsrMatrix:
     values: npt.NDArray[np.float32]
 
     def __post_init__(self) -> None:
-        blocks = len(self.col_idx)
+        blocks = len(self.col_idx) if isinstance(self.col_idx, np.ndarray) and self.col_idx.ndim else 0
         for name, dtype, shape in (
             ("row_ptr", np.int64, (self.grid.shape[0] + 1,)),
             ("col_idx", np.int32, (blocks,)),
             ("values", np.float32, (blocks, self.grid.bh, self.grid.bw)),
         ):
             array = getattr(self, name)
-            if array.dtype != dtype or array.shape != shape:
-                raise ShapeError(
-                    f"BSR {name}: expected {np.dtype(dtype)} {shape}, got {array.dtype} {array.shape}"
-                )
-            object.__setattr__(self, name, np.ascontiguousarray(array))
-            getattr(self, name).flags.writeable = False
+            got = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+            if got != f"{np.dtype(dtype)} {shape}":
+                raise ShapeError(f"BSR {name}: expected {np.dtype(dtype)} {shape}, got {got}")
+            # A view: the caller's own array stays writeable.
+            view = np.require(array, requirements=("C", "A")).view()
+            view.flags.writeable = False
+            object.__setattr__(self, name, view)
+        try:
+            _core.check_bsr(*self.parts)
+        except (ValueError, TypeError) as error:
+            raise ShapeError(str(error)) from error
 
     @classmethod
     def from_dense(cls, w: npt.ArrayLike, grid: BlockGrid, mask: BoolArray | None = None) -> BsrMatrix:
@@ -83,6 +89,17 @@ class BsrMatrix:
             target = w[row_edges[i] : row_edges[i + 1], col_edges[j] : col_edges[j + 1]]
             target[:] = block[: target.shape[0], : target.shape[1]]
         return w
+
+    @property
+    def parts(self) -> _core.BsrParts:
+        """The matrix as the C++ core takes it."""
+        grid = self.grid
+        return (
+            (grid.m, grid.k, grid.positions, grid.bh, grid.bw),
+            self.row_ptr,
+            self.col_idx,
+            self.values,
+        )
 
     @property
     def nnz_blocks(self) -> int:

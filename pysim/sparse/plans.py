@@ -6,7 +6,8 @@ weights: changing them afterwards changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -20,6 +21,9 @@ from pysim.sparse.bsr import BsrMatrix
 
 Float32Array = npt.NDArray[np.float32]
 ArrayT = TypeVar("ArrayT", Float32Array, Tensor)
+
+# Image sizes whose offsets a convolution keeps; the oldest goes first.
+_MAX_IMAGE_SIZES = 16
 
 
 class SpmmPlan:
@@ -36,11 +40,10 @@ class SpmmPlan:
     """
 
     def __init__(self, matrix: BsrMatrix, *, isa: str | None = None, threads: int = 1) -> None:
+        _check_matrix(matrix, "spmm")
         self._m = matrix.grid.m
-        try:
-            self._plan = _core.SpmmPlan(*_parts(matrix), isa=isa or "", threads=threads)
-        except (ValueError, TypeError) as error:
-            raise ConfigError(str(error)) from error
+        with _as_config_error("spmm"):
+            self._plan = _core.SpmmPlan(*matrix.parts, isa=_name(isa), threads=_integer(threads, "threads"))
 
     @property
     def isa(self) -> str:
@@ -57,10 +60,12 @@ class SpmmPlan:
         Raises:
             ShapeError: An array has the wrong type, shape, layout or device, or the two overlap.
         """
-        if x.ndim != 2:
-            raise ShapeError(f"spmm input: expected shape (k, n), got {tuple(x.shape)}")
-        result = _empty_like(x, (self._m, x.shape[1])) if out is None else out
-        _run(self._plan, x, result)
+        source = _as_numpy(x, "spmm input")
+        if source.ndim != 2:
+            raise ShapeError(f"spmm input: expected shape (k, n), got {source.shape}")
+        result = _empty_like(x, (self._m, source.shape[1])) if out is None else out
+        with _as_shape_error():
+            self._plan.run(source, _as_numpy(result, "spmm output"))
         return result
 
 
@@ -96,18 +101,27 @@ class ConvPlan:
     ) -> None:
         if not matrices:
             raise ConfigError("convolution: expected at least one group, got none")
-        self._matrices = tuple(matrices)
+        for matrix in matrices:
+            _check_matrix(matrix, "convolution")
         self._channels = sum(matrix.grid.channels for matrix in matrices)
-        self._out_channels = sum(matrix.grid.m for matrix in matrices)
-        self._kernel, self._stride, self._padding, self._dilation = kernel_size, stride, padding, dilation
-        self._bias = None if bias is None else np.asarray(bias, dtype=np.float32).ravel().tolist()
-        self._threads = threads
-        try:
-            self.isa = _core.resolve_isa(isa or "") if isa != "emulated16" else isa
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
-        # The offsets of a plan hold for one image size.
-        self._plans: dict[tuple[int, int], tuple[_core.ConvPlan, int, int]] = {}
+        with _as_config_error("convolution"):
+            self._weights = _core.ConvWeights(
+                [matrix.parts for matrix in matrices],
+                kernel=_pair(kernel_size, "kernel_size"),
+                stride=_pair(stride, "stride"),
+                padding=_pair(padding, "padding"),
+                dilation=_pair(dilation, "dilation"),
+                bias=None if bias is None else _numbers(bias, sum(matrix.grid.m for matrix in matrices)),
+                isa=_name(isa),
+                threads=_integer(threads, "threads"),
+            )
+        # The offsets of a plan hold for one image size; the packed weights are shared.
+        self._plans: dict[tuple[int, int], _core.ConvPlan] = {}
+
+    @property
+    def isa(self) -> str:
+        """The instruction set that runs."""
+        return self._weights.isa
 
     def __call__(self, x: ArrayT, out: ArrayT | None = None) -> ArrayT:
         """Convolves.
@@ -121,41 +135,24 @@ class ConvPlan:
             ShapeError: An array has the wrong type, shape, layout or device, or the two overlap.
             ConfigError: The image is too small for the kernel.
         """
-        sizes = tuple(x.shape)
-        if len(sizes) != 4 or sizes[1] != self._channels:
-            raise ShapeError(f"convolution input: expected (N, {self._channels}, H, W), got {sizes}")
-        plan, out_height, out_width = self._plan_for(sizes[2], sizes[3])
-        shape = (sizes[0], self._out_channels, out_height, out_width)
-        result = _empty_like(x, shape) if out is None else out
-        _run(plan, x, result)
+        source = _as_numpy(x, "convolution input")
+        if source.ndim != 4 or source.shape[1] != self._channels:
+            raise ShapeError(f"convolution input: expected (N, {self._channels}, H, W), got {source.shape}")
+        plan = self._plan_for(source.shape[2], source.shape[3])
+        result = _empty_like(x, tuple(plan.out_shape(source.shape[0]))) if out is None else out
+        with _as_shape_error():
+            plan.run(source, _as_numpy(result, "convolution output"))
         return result
 
-    def _plan_for(self, height: int, width: int) -> tuple[_core.ConvPlan, int, int]:
-        found = self._plans.get((height, width))
-        if found is not None:
-            return found
-        try:
-            plan = _core.ConvPlan(
-                [_parts(matrix) for matrix in self._matrices],
-                image=(self._channels, height, width),
-                kernel=self._kernel,
-                stride=self._stride,
-                padding=self._padding,
-                dilation=self._dilation,
-                bias=self._bias,
-                isa=self.isa,
-                threads=self._threads,
-            )
-        except (ValueError, TypeError) as error:
-            raise ConfigError(str(error)) from error
-        out_height, out_width = (
-            (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
-            for size, kernel, stride, padding, dilation in zip(
-                (height, width), self._kernel, self._stride, self._padding, self._dilation, strict=True
-            )
-        )
-        self._plans[height, width] = plan, out_height, out_width
-        return self._plans[height, width]
+    def _plan_for(self, height: int, width: int) -> _core.ConvPlan:
+        plan = self._plans.get((height, width))
+        if plan is None:
+            with _as_config_error("convolution"):
+                plan = self._weights.plan(height, width)
+            if len(self._plans) >= _MAX_IMAGE_SIZES:
+                self._plans.pop(next(iter(self._plans)), None)
+            self._plans[height, width] = plan
+        return plan
 
 
 def spmm(matrix: BsrMatrix, x: ArrayT, *, isa: str | None = None, threads: int = 1) -> ArrayT:
@@ -163,27 +160,64 @@ def spmm(matrix: BsrMatrix, x: ArrayT, *, isa: str | None = None, threads: int =
     return SpmmPlan(matrix, isa=isa, threads=threads)(x)
 
 
-def _parts(matrix: BsrMatrix) -> _core.BsrParts:
-    grid = matrix.grid
-    return (
-        (grid.m, grid.k, grid.positions, grid.bh, grid.bw),
-        matrix.row_ptr,
-        matrix.col_idx,
-        matrix.values,
-    )
+def _check_matrix(matrix: BsrMatrix, where: str) -> None:
+    if not isinstance(matrix, BsrMatrix):
+        raise ConfigError(f"{where}: expected BsrMatrix, got {type(matrix).__name__}")
+
+
+@contextlib.contextmanager
+def _as_config_error(where: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        text = str(error)
+        raise ConfigError(text if ": expected" in text else f"{where}: {text}") from error
+
+
+@contextlib.contextmanager
+def _as_shape_error() -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise ShapeError(str(error)) from error
+
+
+def _name(isa: str | None) -> str:
+    if isa is not None and not isinstance(isa, str):
+        raise ConfigError(f"isa: expected a name, got {isa!r}")
+    return isa or ""
+
+
+def _integer(value: int, where: str) -> int:
+    """``value``, an int that fits in 32 bits. Raises ConfigError."""
+    if not isinstance(value, int) or abs(value) >= 2**31:
+        raise ConfigError(f"{where}: expected an integer, got {value!r}")
+    return value
+
+
+def _pair(value: tuple[int, int], where: str) -> tuple[int, int]:
+    if (
+        not isinstance(value, tuple | list)
+        or len(value) != 2
+        or not all(isinstance(side, int) and abs(side) < 2**62 for side in value)
+    ):
+        raise ConfigError(f"{where}: expected two integers, got {value!r}")
+    return value[0], value[1]
+
+
+def _numbers(values: npt.ArrayLike, count: int) -> list[float]:
+    try:
+        array = np.asarray(values, dtype=np.float32)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"bias: expected {count} numbers, got {values!r}") from error
+    numbers: list[float] = array.ravel().tolist()
+    return numbers
 
 
 def _empty_like(x: ArrayT, shape: tuple[int, ...]) -> ArrayT:
     if isinstance(x, Tensor):
         return torch.empty(shape, dtype=torch.float32)
     return np.empty(shape, dtype=np.float32)
-
-
-def _run(plan: _core.SpmmPlan | _core.ConvPlan, x: Float32Array | Tensor, out: Float32Array | Tensor) -> None:
-    try:
-        plan.run(_as_numpy(x, "input"), _as_numpy(out, "output"))
-    except (ValueError, TypeError) as error:
-        raise ShapeError(str(error)) from error
 
 
 def _as_numpy(array: Float32Array | Tensor, where: str) -> Float32Array:
@@ -193,8 +227,11 @@ def _as_numpy(array: Float32Array | Tensor, where: str) -> Float32Array:
             raise ShapeError(
                 f"{where}: expected a dense tensor on the CPU, got {array.layout} on {array.device}"
             )
-        array = array.detach().numpy() if array.requires_grad else array.numpy()
-    if not isinstance(array, np.ndarray) or array.dtype != np.float32:
-        got = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
-        raise ShapeError(f"{where}: expected float32, got {got}")
+        if array.dtype != torch.float32:
+            raise ShapeError(f"{where}: expected float32, got {array.dtype}")
+        return array.detach().numpy() if array.requires_grad else array.numpy()
+    if not isinstance(array, np.ndarray):
+        raise ShapeError(f"{where}: expected a float32 array, got {type(array).__name__}")
+    if array.dtype != np.float32:
+        raise ShapeError(f"{where}: expected float32, got {array.dtype}")
     return array

@@ -1,0 +1,144 @@
+"""Y = W X on every instruction set: exact on integers, within the rounding bound on reals."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pysim.sparse import BsrMatrix, SpmmPlan
+from pysim.workload import BlockGrid
+
+FEW = settings(max_examples=60, deadline=None)
+NAN = np.float32(np.nan)
+
+
+@st.composite
+def grids(draw):
+    """Any block shape, whole or ragged, with up to nine kernel positions."""
+    positions = draw(st.sampled_from([1, 1, 1, 2, 4, 9]))
+    channels = draw(st.integers(1, 200 // positions))
+    bh, bw = draw(st.integers(1, 64)), draw(st.integers(1, 64))
+    return BlockGrid(m=draw(st.integers(1, 130)), k=positions * channels, positions=positions, bh=bh, bw=bw)
+
+
+def draw_mask(rng, grid, kind):
+    shape = grid.shape
+    match kind:
+        case "none":
+            return np.zeros(shape, bool)
+        case "all":
+            return np.ones(shape, bool)
+        case "even":
+            return rng.random(shape) < rng.random()
+        case "skewed":  # densities from empty to full, row by row
+            return rng.random(shape) < rng.integers(0, 3, (shape[0], 1)) / 2
+        case "one row":
+            return np.arange(shape[0])[:, None] == np.full(shape, rng.integers(shape[0]))
+    raise AssertionError(kind)
+
+
+MASKS = st.sampled_from(["none", "all", "even", "even", "skewed", "skewed", "one row"])
+
+
+def spaced(rows, n, gap, shift, fill):
+    """A (rows, n) view whose rows lie n + gap apart and start ``shift`` elements into ``fill``."""
+    flat = np.full(shift + rows * (n + gap) + 1, fill, np.float32)
+    return flat, np.lib.stride_tricks.as_strided(flat[shift:], (rows, n), (4 * (n + gap), 4), writeable=True)
+
+
+@FEW
+@given(
+    grid=grids(),
+    mask=MASKS,
+    n=st.integers(0, 70),
+    gaps=st.tuples(st.integers(0, 9), st.integers(0, 9)),
+    shifts=st.tuples(st.integers(0, 17), st.integers(0, 17)),
+    threads=st.integers(1, 3),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_product_is_exact_on_integers_and_writes_nothing_else(
+    isa, grid, mask, n, gaps, shifts, threads, seed
+):
+    """Sums of integers below 2**24 are exact in float32 in any order, so no tolerance is needed."""
+    rng = np.random.default_rng(seed)
+    keep = draw_mask(rng, grid, mask)
+    w = rng.integers(-8, 9, (grid.m, grid.k)).astype(np.float32)
+    _, x = spaced(grid.k, n, gaps[0], shifts[0], NAN)  # whatever is read between the rows must not show
+    x[:] = rng.integers(-8, 9, x.shape)
+    memory, y = spaced(grid.m, n, gaps[1], shifts[1], NAN)
+    plan = SpmmPlan(BsrMatrix.from_dense(w, grid, keep), isa=isa, threads=threads)
+    expected = ((w * grid.expand(keep)).astype(np.int64) @ x.astype(np.int64)).astype(np.float32)
+    assert plan.isa == isa
+    assert plan(x, y) is y
+    np.testing.assert_array_equal(y, expected)
+    assert np.isnan(memory).sum() == memory.size - y.size
+
+
+@pytest.mark.parametrize("n", [1, 7, 8, 17, 64, 500])
+@pytest.mark.parametrize("block", [(1, 1), (2, 8), (3, 5), (4, 4), (8, 2), (16, 16)])
+def test_error_stays_within_the_rounding_bound(isa, block, n):
+    """|y - exact| <= gamma_k sum |w| |x|, with k products summed in any order, u = 2**-24.
+
+    Source: Higham, Accuracy and Stability of Numerical Algorithms, section 3.1. The float64 reference errs by
+    gamma_k with u = 2**-53 itself.
+    """
+    rng = np.random.default_rng(n)
+    grid = BlockGrid(m=67, k=301, bh=block[0], bw=block[1])
+    keep = rng.random(grid.shape) < 0.4
+    matrix = BsrMatrix.from_dense(rng.standard_normal((grid.m, grid.k)), grid, keep)
+    x = rng.standard_normal((grid.k, n)).astype(np.float32)
+    y = SpmmPlan(matrix, isa=isa, threads=2)(x)
+    w = matrix.to_dense().astype(np.float64)
+    k = np.count_nonzero(grid.expand(keep), axis=1)[:, None]
+    allowed = (_gamma(k, 2.0**-24) + _gamma(k, 2.0**-53)) * (abs(w) @ abs(x.astype(np.float64)))
+    assert (abs(y - w @ x.astype(np.float64)) <= allowed).all()
+    assert (y[k[:, 0] == 0] == 0).all()
+
+
+def _gamma(k, unit):
+    return k * unit / (1 - k * unit)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    block=st.sampled_from([(1, 1), (2, 2), (4, 4), (5, 3), (16, 16)]),
+    mask=MASKS,
+    n=st.sampled_from([1, 5, 33, 96, 200, 700]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_bits_do_not_depend_on_threads_or_on_the_run(isa, block, mask, n, seed):
+    rng = np.random.default_rng(seed)
+    grid = BlockGrid(m=130, k=260, bh=block[0], bw=block[1])
+    keep = draw_mask(rng, grid, mask)
+    matrix = BsrMatrix.from_dense(rng.standard_normal((grid.m, grid.k)), grid, keep)
+    x = rng.standard_normal((grid.k, n)).astype(np.float32)
+    plans = [SpmmPlan(matrix, isa=isa, threads=threads) for threads in (1, 2, 3, 7)]
+    first = plans[0](x)
+    for plan in plans * 2:
+        assert plan(x).tobytes() == first.tobytes()
+
+
+def test_columns_are_computed_alike_wherever_they_stand(isa):
+    """A column's bits do not depend on its place or neighbours: batching changes no result."""
+    rng = np.random.default_rng(0)
+    grid = BlockGrid(m=23, k=90, bh=4, bw=4)
+    plan = SpmmPlan(
+        BsrMatrix.from_dense(rng.standard_normal((23, 90)), grid, rng.random(grid.shape) < 0.5), isa=isa
+    )
+    x = rng.standard_normal((90, 61)).astype(np.float32)
+    whole = plan(x)
+    for j in range(61):
+        assert plan(x[:, j : j + 1].copy()).tobytes() == whole[:, j : j + 1].tobytes()
+
+
+def test_not_a_number_stays_in_its_column_and_pruned_blocks_are_not_touched(isa):
+    grid = BlockGrid(m=8, k=8, bh=4, bw=4)
+    keep = np.array([[True, False], [False, False]])
+    x = np.ones((8, 40), np.float32)
+    x[0, 17] = np.nan  # meets a kept block: that column of its four rows, nothing else
+    x[7, 30] = np.inf  # meets pruned blocks only
+    y = SpmmPlan(BsrMatrix.from_dense(np.ones((8, 8)), grid, keep), isa=isa)(x)
+    expected = np.zeros((8, 40), np.float32)
+    expected[:4] = 4
+    expected[:4, 17] = np.nan
+    np.testing.assert_array_equal(y, expected)
