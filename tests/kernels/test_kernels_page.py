@@ -1,0 +1,22 @@
+"""The examples of docs/kernels.md run and print what the page says, and its table of tiles is the code's."""
+
+import doctest
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "kernels.md"
+
+
+def test_examples_of_the_kernels_page_are_true():
+    failed, attempted = doctest.testfile(str(PAGE), module_relative=False)
+    assert failed == 0
+    assert attempted > 0
+
+
+def test_tiles_on_the_page_are_those_of_the_sources():
+    for name in ("avx2", "avx512", "emulated16"):
+        source = (ROOT / "csrc" / "kernels" / f"{name}.cpp").read_text()
+        tiles = re.search(r"kTileVectors\[.*\] = \{0, (.*)\};", source)[1]
+        lanes = re.search(r"kLanes = (\d+);", source)[1]
+        assert f"| `{name}` | {lanes} | {tiles} |" in PAGE.read_text()
