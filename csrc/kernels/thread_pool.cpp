@@ -17,14 +17,19 @@
 namespace pysim {
 namespace {
 
-// How long a worker looks for the next job before it goes to sleep: longer than the gap between two layers of
-// a network, shorter than anyone could call idle.
-constexpr int kSpins = 2000;
+// How long a thread looks for what it waits for before it goes to sleep: longer than the gap between two
+// layers of a network, shorter than anyone could call idle.
+constexpr int kLooks = 64;
+constexpr int kPausesPerLook = 16;
 
-inline void pause() {
+/// Waits a moment between two looks. Yields, because the thread that is waited for may be on the same core.
+inline void pause_between_looks() {
+  for (int i = 0; i < kPausesPerLook; ++i) {
 #if defined(__x86_64__)
-  __builtin_ia32_pause();
+    __builtin_ia32_pause();
 #endif
+  }
+  std::this_thread::yield();
 }
 
 class ThreadPool {
@@ -54,9 +59,9 @@ class ThreadPool {
       const std::lock_guard lock(mutex_);
       task_ = nullptr;
     }
-    for (int spin = 0; helping_.load(std::memory_order_acquire) != 0; ++spin) {
-      if (spin < kSpins) {
-        pause();
+    for (int look = 0; helping_.load(std::memory_order_acquire) != 0; ++look) {
+      if (look < kLooks) {
+        pause_between_looks();
       } else {
         std::unique_lock lock(mutex_);
         done_.wait(lock, [this] { return helping_.load(std::memory_order_acquire) == 0; });
@@ -82,8 +87,8 @@ class ThreadPool {
 
   void work(std::uint64_t seen) {
     for (;;) {
-      for (int spin = 0; spin < kSpins && generation_.load(std::memory_order_acquire) == seen; ++spin)
-        pause();
+      for (int look = 0; look < kLooks && generation_.load(std::memory_order_acquire) == seen; ++look)
+        pause_between_looks();
       const std::function<void(std::int64_t)>* task = nullptr;
       {
         std::unique_lock lock(mutex_);
