@@ -45,6 +45,7 @@ def read_layers(path: Path, preset_path: Callable[[str], Path | None]) -> list[L
     layers: list[Layer] = []
     seen: list[Path] = []
     while True:
+        tree, text = _read_toml(path)
         resolved = path.resolve()
         if resolved in seen:
             names = " -> ".join(p.name for p in (*seen, resolved))
@@ -54,7 +55,6 @@ def read_layers(path: Path, preset_path: Callable[[str], Path | None]) -> list[L
                 f"{seen[0].name}: extends: expected at most {_MAX_EXTENDS} files in a row, got more"
             )
         seen.append(resolved)
-        tree, text = _read_toml(path)
         extends = tree.pop("extends", None)
         sources = tree.pop("sources", {})
         layer = Layer(

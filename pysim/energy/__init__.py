@@ -2,7 +2,7 @@
 
 from pysim.energy.area import AreaResult, area, register_bits_per_pe
 from pysim.energy.counts import ActionCounts, BufferTraffic, frames_per_second, seconds
-from pysim.energy.model import EnergyResult, energy
+from pysim.energy.model import EnergyResult, energy, missing_figures
 from pysim.energy.tables import ENERGY_TABLES, EnergyTable, Figure, energy_table
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "energy",
     "energy_table",
     "frames_per_second",
+    "missing_figures",
     "register_bits_per_pe",
     "seconds",
 ]

@@ -1,4 +1,4 @@
-"""Area of an int8 accelerator at 45 nm: multipliers, adders, registers, buffers; no wires, control or pads."""
+"""Area of an int8 accelerator at 45 nm: multipliers, adders, registers, buffers; no wires, control, pads."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pysim.config import Accelerator
 from pysim.energy.counts import ActionCounts
 from pysim.energy.tables import EnergyTable, Figure, SizeCurve, energy_table
 from pysim.errors import ConfigError
@@ -117,3 +118,31 @@ class _Ledger:
         if figure.mark in ("assumed", "unverified") and note not in self.notes:
             self.notes.append(note)
         self.parts[name] = count * figure.value
+
+
+def missing_figures(accelerator: Accelerator) -> tuple[str, ...]:
+    """What keeps the energy of this accelerator from being known: figures that its table does not have.
+
+    Raises:
+        ConfigError: There is no table of the name that it gives.
+    """
+    if accelerator.technology is None:
+        return ("no technology is named",)
+    table = energy_table(accelerator.technology)
+    missing = []
+    if accelerator.mac_type not in table.macs:
+        missing.append(f"MACs of {accelerator.mac_type or 'no named type'}")
+    if table.register_bit is None:
+        missing.append("register bits")
+    memory = accelerator.memory
+    if memory is not None and table.buffer_byte is None:
+        missing.append("buffer bytes")
+    elif memory is not None:
+        for name in ("input", "weight", "output"):
+            try:
+                _buffer_figure(table, getattr(memory, f"{name}_bytes"))
+            except ConfigError as error:
+                missing.append(f"{name} buffer ({error})")
+    if memory is not None and accelerator.dram_type not in table.dram_byte:
+        missing.append(f"off-chip bytes of {accelerator.dram_type or 'no named kind of memory'}")
+    return tuple(missing)
