@@ -20,6 +20,7 @@ ALLOWED = {
     "config": _BASE,
     "workload": _BASE,
     "result": _BASE | {"config", "workload"},
+    "energy": _BASE | {"config", "result"},
     "models": _PLAIN,
     "data": _PLAIN,
     "sparse": _PLAIN | {"_core"},
@@ -30,9 +31,20 @@ ALLOWED = {
     "store": _PLAIN,
     "runner": _PLAIN | {"models", "data", "sparse", "sim", "pruning", "lowering", "training", "store"},
     "report": _PLAIN | {"store"},
-    "cli": _BASE | {"config", "runner", "report"},
+    "cli": _BASE | {"config", "energy", "runner", "report"},
 }
-WITHOUT_TORCH = {"errors", "atomic", "config", "workload", "result", "sim", "store", "report", "cli"}
+WITHOUT_TORCH = {
+    "errors",
+    "atomic",
+    "config",
+    "workload",
+    "result",
+    "energy",
+    "sim",
+    "store",
+    "report",
+    "cli",
+}
 
 
 def _imports(path: Path) -> set[str]:

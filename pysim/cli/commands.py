@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import click
 
 from pysim import __version__
+from pysim.cli.hw import hw as hw_commands
+from pysim.cli.options import DEBUG, JSON, SET
 from pysim.cli.progress import ProgressLine
 
 if TYPE_CHECKING:
     from pysim.config import Accelerator, Dataflow, Pipelining, Skip
 
-_DEBUG = click.option("--debug", is_flag=True, help="Show a traceback with an error.")
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 _DATA = click.option(
     "--data",
     default="fashion-mnist",
@@ -80,15 +80,17 @@ def cli() -> None:
     help="Share of each prunable layer's blocks to remove.",
 )
 @click.option(
-    "--hw", default="gemmini-16", show_default=True, help="A preset, or ROWSxCOLS for an array of that size."
+    "--hw",
+    default="gemmini-16",
+    show_default=True,
+    help="A preset (pysim hw list), a .toml file, or ROWSxCOLS for an array of that size.",
 )
+@SET
 @click.option("--dataflow", type=click.Choice(["ws", "os", "is"]), help="Default: the preset's.")
 @click.option(
     "--skip",
     type=click.Choice(["none", "tile", "gather", "group", "mux"]),
-    default="gather",
-    show_default=True,
-    help="How the array skips pruned blocks.",
+    help="How the array skips pruned blocks. Default: as the hardware says, or gather if it does not.",
 )
 @click.option(
     "--pipelining",
@@ -126,8 +128,8 @@ def cli() -> None:
 @click.option("--no-measure", is_flag=True, help="Do not time kernels.")
 @click.option("--no-cache", is_flag=True, help="Train again even if the result is known.")
 @_SEED
-@_JSON
-@_DEBUG
+@JSON
+@DEBUG
 @click.pass_context
 def run(
     ctx: click.Context,
@@ -135,8 +137,9 @@ def run(
     blocks: tuple[tuple[int, int], ...],
     sparsity: float,
     hw: str,
+    overrides: tuple[str, ...],
     dataflow: Dataflow | None,
-    skip: Skip,
+    skip: Skip | None,
     pipelining: Pipelining | None,
     mux: int | None,
     group_cols: int | None,
@@ -155,7 +158,7 @@ def run(
     debug: bool,
 ) -> int:
     """Prune MODEL in blocks, simulate it and time it."""
-    accelerator = _accelerator(hw, dataflow, skip, pipelining, mux, group_cols)
+    accelerator = _accelerator(hw, overrides, dataflow, skip, pipelining, mux, group_cols)
     from pysim import runner  # torch is imported here, after the options have been checked
     from pysim.report import render
 
@@ -184,15 +187,19 @@ def run(
 
 def _accelerator(
     hw: str,
+    overrides: tuple[str, ...],
     dataflow: Dataflow | None,
-    skip: Skip,
+    skip: Skip | None,
     pipelining: Pipelining | None,
     mux: int | None,
     group_cols: int | None,
 ) -> Accelerator:
-    from pysim.config import load_accelerator
+    from pysim.config import load_hardware
 
-    base = load_accelerator(hw)
+    hardware = load_hardware(hw, overrides)
+    base = hardware.accelerator
+    if skip is None:
+        skip = base.skip if any(setting.key == "array.skip" for setting in hardware.settings) else "gather"
     return replace(
         base,
         dataflow=base.dataflow if dataflow is None else dataflow,
@@ -213,8 +220,8 @@ def _accelerator(
     "--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The checkpoint to write."
 )
 @_SEED
-@_JSON
-@_DEBUG
+@JSON
+@DEBUG
 def train(model: str, data: str, epochs: int, out: Path, seed: int, as_json: bool, debug: bool) -> None:
     """Train a dense MODEL and write its weights.
 
@@ -231,8 +238,8 @@ def train(model: str, data: str, epochs: int, out: Path, seed: int, as_json: boo
 
 
 @cli.command(epilog="Example: pysim info --json")
-@_JSON
-@_DEBUG
+@JSON
+@DEBUG
 def info(as_json: bool, debug: bool) -> None:
     """Show version, instruction sets and why any is off, CUDA, threads, data and cache."""
     from pysim import runner
@@ -242,3 +249,6 @@ def info(as_json: bool, debug: bool) -> None:
         click.echo(json.dumps(facts.to_json(), indent=2))
     else:
         click.echo(facts.render())
+
+
+cli.add_command(hw_commands)

@@ -1,19 +1,23 @@
-"""The simulated array as the user states it. Compute only: no buffers, no off-chip memory, one array."""
+"""The accelerator as the user states it: the array, how many of it, its memory, clock and energy table."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
+from pysim.config.memory import Memory
 from pysim.errors import ConfigError
 
 Dataflow: TypeAlias = Literal["ws", "os", "is"]
 Skip: TypeAlias = Literal["none", "tile", "gather", "group", "mux"]
 Pipelining: TypeAlias = Literal["serial", "overlap"]
+MacType: TypeAlias = Literal["int8", "int16", "int32", "fp16", "bf16", "fp32"]
 
 DATAFLOWS: tuple[Dataflow, ...] = get_args(Dataflow)
 SKIPS: tuple[Skip, ...] = get_args(Skip)
 PIPELININGS: tuple[Pipelining, ...] = get_args(Pipelining)
+MAC_TYPES: tuple[MacType, ...] = get_args(MacType)
 
 # With inputs held still the weights stream past: there is no column of weights to group or to combine.
 _SKIPS_OF: dict[Dataflow, tuple[Skip, ...]] = {
@@ -24,6 +28,7 @@ _SKIPS_OF: dict[Dataflow, tuple[Skip, ...]] = {
 
 MAX_SIDE = 65536
 MAX_MUX = 1024
+MAX_CORES = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +47,13 @@ class Accelerator:
         mux: Inputs of each PE's multiplexer, 1 to 1024; used by ``skip="mux"`` alone.
         group_cols: Array columns that share a feeder, at least 1, or None for the block height; used by
             ``skip="group"`` alone.
+        memory: Buffers of each core and the off-chip channel that all cores share; None: compute only.
+        cores: Such arrays, 1 to 1024.
+        reorder: Whether block rows may be permuted so that features with alike patterns share a strip.
+        clock_hz: Of the array, above 0; None: cycles are not turned into seconds.
+        technology: Name of an energy table; None: no energy.
+        dram_type: Name of an off-chip memory in that table; None: no energy of off-chip traffic.
+        mac_type: Number format of a MAC, for its energy; None: no energy of MACs.
 
     Raises:
         ConfigError: A field is out of range, or the dataflow does not allow the skip mode.
@@ -55,6 +67,13 @@ class Accelerator:
     pipelining: Pipelining = "overlap"
     mux: int = 2
     group_cols: int | None = None
+    memory: Memory | None = None
+    cores: int = 1
+    reorder: bool = False
+    clock_hz: float | None = None
+    technology: str | None = None
+    dram_type: str | None = None
+    mac_type: MacType | None = None
 
     def __post_init__(self) -> None:
         _check_int("rows", self.rows, MAX_SIDE)
@@ -62,9 +81,14 @@ class Accelerator:
         _check_int("mux", self.mux, MAX_MUX)
         if self.group_cols is not None:
             _check_int("group_cols", self.group_cols, None)
+        _check_int("cores", self.cores, MAX_CORES)
+        if self.clock_hz is not None and not (math.isfinite(self.clock_hz) and self.clock_hz > 0):
+            raise ConfigError(f"accelerator.clock_hz: expected Hz above 0, got {self.clock_hz}")
         _check_choice("dataflow", self.dataflow, DATAFLOWS)
         _check_choice("skip", self.skip, SKIPS)
         _check_choice("pipelining", self.pipelining, PIPELININGS)
+        if self.mac_type is not None:
+            _check_choice("mac_type", self.mac_type, MAC_TYPES)
         if self.skip not in self.allowed_skips():
             raise ConfigError(
                 f"accelerator.skip: expected one of {', '.join(self.allowed_skips())} with dataflow "

@@ -1,0 +1,116 @@
+"""The memory beside an array as the user states it: three on-chip buffers and one off-chip channel."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+from pysim.errors import ConfigError
+
+MemoryMode: TypeAlias = Literal["ideal", "bandwidth", "rowbuffer"]
+MEMORY_MODES: tuple[MemoryMode, ...] = get_args(MemoryMode)
+
+MAX_BUFFER_BYTES = 2**40
+MAX_CYCLES = 10**9
+MAX_BITS = 64
+MAX_BANKS = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dram:
+    """Banks with one open row each. Times are in cycles of the array's clock.
+
+    Args:
+        banks: That can each hold a row open, 1 to 4096.
+        row_bytes: Bytes of a row, at least 1.
+        burst_bytes: Bytes that one request moves, at least 1; 64 for DDR, 32 for HBM.
+        t_cl: From the read command to its data.
+        t_rcd: From opening a row to the read command.
+        t_rp: To close a row.
+        t_rfc: That a refresh takes.
+        t_refi: Between two refreshes, at least 1.
+
+    Raises:
+        ConfigError: A field is out of range.
+    """
+
+    banks: int
+    row_bytes: int
+    burst_bytes: int = 64
+    t_cl: int
+    t_rcd: int
+    t_rp: int
+    t_rfc: int
+    t_refi: int
+
+    def __post_init__(self) -> None:
+        _check_int("dram.banks", self.banks, 1, MAX_BANKS)
+        _check_int("dram.row_bytes", self.row_bytes, 1, MAX_BUFFER_BYTES)
+        _check_int("dram.burst_bytes", self.burst_bytes, 1, MAX_BUFFER_BYTES)
+        for field in ("t_cl", "t_rcd", "t_rp", "t_rfc"):
+            _check_int(f"dram.{field}", getattr(self, field), 0, MAX_CYCLES)
+        _check_int("dram.t_refi", self.t_refi, 1, MAX_CYCLES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """The buffers of one array and the channel to its off-chip memory.
+
+    Args:
+        input_bytes: Buffer for X, at least 1.
+        weight_bytes: Buffer for W and its block indices, at least 1.
+        output_bytes: Buffer for Y and partial sums, at least 1.
+        bandwidth: Of the channel in bytes per cycle, above 0; None for unlimited.
+        latency: Cycles from a request to its first byte.
+        mode: ``ideal`` never stalls; ``bandwidth`` counts bytes and latency; ``rowbuffer`` also follows the
+            open rows of ``dram``.
+        dram: Needed by ``mode="rowbuffer"`` alone.
+        input_bits: Width of an element of X, 1 to 64.
+        weight_bits: Width of an element of W.
+        output_bits: Width of a finished element of Y.
+        accumulator_bits: Width of a partial sum.
+        index_bits: Width of an index of the block-sparse weights.
+
+    Raises:
+        ConfigError: A field is out of range, or ``rowbuffer`` has no ``dram``.
+    """
+
+    input_bytes: int
+    weight_bytes: int
+    output_bytes: int
+    bandwidth: float | None
+    latency: int = 0
+    mode: MemoryMode = "bandwidth"
+    dram: Dram | None = None
+    input_bits: int = 8
+    weight_bits: int = 8
+    output_bits: int = 8
+    accumulator_bits: int = 32
+    index_bits: int = 32
+
+    def __post_init__(self) -> None:
+        for field in ("input_bytes", "weight_bytes", "output_bytes"):
+            _check_int(field, getattr(self, field), 1, MAX_BUFFER_BYTES)
+        for field in ("input_bits", "weight_bits", "output_bits", "accumulator_bits", "index_bits"):
+            _check_int(field, getattr(self, field), 1, MAX_BITS)
+        _check_int("latency", self.latency, 0, MAX_CYCLES)
+        if self.bandwidth is not None:
+            _check_bandwidth(self.bandwidth)
+        if self.mode not in MEMORY_MODES:
+            raise ConfigError(f"memory.mode: expected one of {', '.join(MEMORY_MODES)}, got {self.mode!r}")
+        if self.mode == "rowbuffer" and self.dram is None:
+            raise ConfigError(
+                "memory.dram: expected banks and timings with mode rowbuffer, got none",
+                hint="Describe the DRAM, or use mode bandwidth.",
+            )
+
+
+def _check_int(field: str, value: object, least: int, most: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise ConfigError(f"memory.{field}: expected an integer from {least} to {most}, got {value!r}")
+
+
+def _check_bandwidth(value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ConfigError(f"memory.bandwidth: expected bytes per cycle above 0, or None, got {value!r}")
