@@ -103,8 +103,13 @@ def read_hardware(
     for layer in reversed(read_layers(path, preset_path)):
         _apply(layer, settings, problems)
     if "name" not in settings:
-        _put(settings, Setting(key="name", value=path.stem, origin=label))
+        _put(settings, Setting(key="name", value=plain_name(path.stem) or "custom", origin=label))
     return _finish(label, settings, overrides, problems)
+
+
+def plain_name(text: str) -> str:
+    """What of a foreign name a hardware file may carry; perhaps nothing."""
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-._+")[:64]
 
 
 def sized_array(rows: int, cols: int, overrides: Sequence[str]) -> Hardware:

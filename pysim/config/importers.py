@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
+from pysim.config.hardware_file import plain_name
 from pysim.config.layers import read_bounded_text
 from pysim.config.units import shown
 from pysim.errors import ConfigError
@@ -104,7 +105,7 @@ def _scalesim(text: str, label: str) -> _Draft:
 
     draft = _Draft()
     run_name = parser.get("general", "run_name", fallback="").strip().strip("\"'")
-    draft.top["name"] = _name(run_name) or _name(Path(label).stem) or "imported"
+    draft.top["name"] = plain_name(run_name) or plain_name(Path(label).stem) or "imported"
     draft.array = {"rows": count("ArrayHeight"), "cols": count("ArrayWidth")}
     draft.array |= {"dataflow": take("Dataflow").lower(), "pipelining": "serial"}
     for ours, theirs in (("input", "Ifmap"), ("weight", "Filter"), ("output", "Ofmap")):
@@ -172,7 +173,10 @@ def _onnxim(text: str, label: str) -> _Draft:
     bandwidth = int(rate * count(data, "dram_req_size"))
 
     draft = _Draft()
-    draft.top = {"name": _name(Path(label).stem) or "imported", "clock": f"{count(data, 'core_freq')} MHz"}
+    draft.top = {
+        "name": plain_name(Path(label).stem) or "imported",
+        "clock": f"{count(data, 'core_freq')} MHz",
+    }
     draft.array = {"rows": count(core, "core_height"), "cols": count(core, "core_width")}
     draft.array |= {"dataflow": str(core_type)[-2:], "cores": count(data, "num_cores")}
     draft.memory = {
@@ -224,11 +228,6 @@ def _count(text: str, where: str) -> int:
     if not _COUNT.fullmatch(text):
         raise ConfigError(f"{where}: expected a whole number, got {shown(text)}")
     return int(text)
-
-
-def _name(text: str) -> str:
-    """What of a foreign name a hardware file may carry."""
-    return re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-._+")[:64]
 
 
 def _toml_value(value: object) -> str:

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import re
 import tomllib
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -338,6 +339,22 @@ def test_any_value_of_any_key_is_accepted_or_told_on_that_key(key, value):
     _, problems = check_table(tree)
     assert all(problem == key or problem.startswith(f"{key}.") or key == "clock" for problem, _ in problems)
     assert all(message.isprintable() for _, message in problems)
+
+
+def test_a_file_without_a_name_is_called_like_the_file(write):
+    text = "[array]\nrows = 1\ncols = 1\n"
+    assert load_accelerator(write("my npu (2).toml", text)).name == "my-npu-2"
+    assert load_accelerator(write("é.toml", text)).name == "custom"
+
+
+def test_the_example_of_the_page_says_what_the_page_says(write):
+    page = (Path(__file__).parent.parent.parent / "docs" / "hardware.md").read_text()
+    example = re.search(r"```toml\n(.*?)```", page, re.DOTALL)[1]
+    hw = load_accelerator(write("my-npu.toml", example), ["memory.bandwidth=6.4GB/s"])
+    base = load_accelerator("gemmini-16")
+    memory = dataclasses.replace(base.memory, bandwidth=8.0)
+    name = "my-npu with memory.bandwidth=6.4GB/s"
+    assert hw == dataclasses.replace(base, name=name, rows=32, cols=32, clock_hz=800e6, memory=memory)
 
 
 @pytest.mark.parametrize("name", preset_names())
