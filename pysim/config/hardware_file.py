@@ -175,13 +175,10 @@ def _override(settings: dict[str, Setting], override: str, problems: _Problems) 
     if not equals or not _PLAIN_KEY.fullmatch(key) or not text.isprintable() or len(override) > 300:
         problems.add("--set", key, "expected key=value, as in array.rows=64 or memory.bandwidth=10GB/s")
         return
-    if key.split(".")[0] in ("extends", "sources"):
-        problems.add("--set", key, "expected a value of the hardware, which this is not")
-        return
     value: object = text
     if text in ("true", "false"):
         value = text == "true"
-    elif re.fullmatch(r"[+-]?\d{1,18}", text):
+    elif re.fullmatch(r"[+-]?[0-9]{1,18}", text):
         value = int(text)
     _put(settings, Setting(key=key, value=value, origin="--set"))
 

@@ -20,7 +20,8 @@ from pysim.config.units import shown
 from pysim.errors import ConfigError
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_]{1,60}")
-_COUNT = re.compile(r"\d{1,12}")
+_MAX_LEFT_OUT = 100
+_COUNT = re.compile(r"[0-9]{1,12}")
 
 
 @dataclass(slots=True)
@@ -34,7 +35,9 @@ class _Draft:
     left_out: list[str] = field(default_factory=list)
 
     def toml(self) -> str:
-        lines = [f"# Not taken over: {name}" for name in self.left_out]
+        lines = [f"# Not taken over: {name}" for name in self.left_out[:_MAX_LEFT_OUT]]
+        if len(self.left_out) > _MAX_LEFT_OUT:
+            lines.append(f"# Not taken over: {len(self.left_out) - _MAX_LEFT_OUT} more")
         for key, value in self.top.items():
             lines.append(f"{key} = {_toml_value(value)}")
         for table in ("array", "memory"):

@@ -140,6 +140,12 @@ def test_a_file_extends_a_preset_and_another_file(write):
     assert by_key["memory.bandwidth"].origin.startswith("gemmini-16.toml:")
 
 
+def test_a_table_replaces_a_value_that_is_no_table(write):
+    write("base.toml", "array = 3\n")
+    top = write("top.toml", 'extends = "base.toml"\n[array]\nrows = 2\ncols = 3\n')
+    assert load_accelerator(top) == Accelerator(name="top", rows=2, cols=3)
+
+
 def test_a_value_that_is_set_anew_loses_the_source_of_the_old_one(write):
     text = 'extends = "gemmini-16"\n[array]\nrows = 8\ncols = 8\n[sources]\narray.cols = "my data sheet"\n'
     by_key = {s.key: s for s in load_hardware(write("a.toml", text)).settings}
@@ -247,6 +253,12 @@ MISTAKES = [
     ("x = " + "[" * 20000, "npu.toml: expected"),
     ("x = " + "{a=" * 5000, "npu.toml: expected"),
     (".".join("a" * 3000) + " = 1", "nested tables"),
+    ("".join(f"a{i} = 1\n" for i in range(6000)), "expected at most 200 values"),
+    ("[sources]\n" + "".join(f"a{i} = 'x'\n" for i in range(5000)), "expected at most 200 values"),
+    ("description = 'a\u009bb'", "description: expected one line of text"),
+    ('extends = "gemmini-16"\nclock = "1 GHz\\n"', "clock: expected a frequency"),
+    ('extends = "gemmini-16"\nclock = "\u0663 GHz"', "clock: expected a frequency"),
+    ('extends = "gemmini-16"\nmemory = 5', "npu.toml:2: memory: expected a table, got 5"),
     ("# " + "x" * 70000, "expected at most 64 KiB"),
 ]
 
