@@ -82,8 +82,8 @@ class Accelerator:
         if self.group_cols is not None:
             _check_int("group_cols", self.group_cols, None)
         _check_int("cores", self.cores, MAX_CORES)
-        if self.clock_hz is not None and not (math.isfinite(self.clock_hz) and self.clock_hz > 0):
-            raise ConfigError(f"accelerator.clock_hz: expected Hz above 0, got {self.clock_hz}")
+        if self.clock_hz is not None:
+            _check_positive("clock_hz", self.clock_hz, "Hz")
         _check_choice("dataflow", self.dataflow, DATAFLOWS)
         _check_choice("skip", self.skip, SKIPS)
         _check_choice("pipelining", self.pipelining, PIPELININGS)
@@ -111,6 +111,11 @@ def _check_int(field: str, value: object, most: int | None) -> None:
         raise ConfigError(f"accelerator.{field}: expected an integer, {limits}, got {value!r}")
     if value < 1 or (most is not None and value > most):
         raise ConfigError(f"accelerator.{field}: expected {limits}, got {value}")
+
+
+def _check_positive(field: str, value: object, unit: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ConfigError(f"accelerator.{field}: expected {unit} above 0, got {value!r}")
 
 
 def _check_choice(field: str, value: object, choices: tuple[str, ...]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 from pydantic_core import ErrorDetails
 
 from pysim.config.accelerator import MAX_CORES, MAX_MUX, MAX_SIDE, Accelerator, MacType
@@ -54,7 +54,14 @@ def _bandwidth_or_unlimited(value: object) -> Quantity | None:
     return quantity
 
 
-_Text: TypeAlias = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+def _one_line(text: str) -> str:
+    """Text that a terminal shows as it is."""
+    if not 1 <= len(text) <= 200 or not text.isprintable():
+        raise ValueError(f"expected one line of text, at most 200 characters, got {shown(text)}")
+    return text
+
+
+_Text: TypeAlias = Annotated[str, AfterValidator(_one_line)]
 _Name: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$")]
 _Bits: TypeAlias = Annotated[int, Field(ge=1, le=MAX_BITS, description=f"an integer from 1 to {MAX_BITS}")]
 _Side: TypeAlias = Annotated[int, Field(ge=1, le=MAX_SIDE, description=f"an integer from 1 to {MAX_SIDE}")]

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import re
 import tomllib
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -139,6 +140,12 @@ def test_a_file_extends_a_preset_and_another_file(write):
     assert by_key["memory.bandwidth"].origin.startswith("gemmini-16.toml:")
 
 
+def test_a_table_replaces_a_value_that_is_no_table(write):
+    write("base.toml", "array = 3\n")
+    top = write("top.toml", 'extends = "base.toml"\n[array]\nrows = 2\ncols = 3\n')
+    assert load_accelerator(top) == Accelerator(name="top", rows=2, cols=3)
+
+
 def test_a_value_that_is_set_anew_loses_the_source_of_the_old_one(write):
     text = 'extends = "gemmini-16"\n[array]\nrows = 8\ncols = 8\n[sources]\narray.cols = "my data sheet"\n'
     by_key = {s.key: s for s in load_hardware(write("a.toml", text)).settings}
@@ -246,6 +253,12 @@ MISTAKES = [
     ("x = " + "[" * 20000, "npu.toml: expected"),
     ("x = " + "{a=" * 5000, "npu.toml: expected"),
     (".".join("a" * 3000) + " = 1", "nested tables"),
+    ("".join(f"a{i} = 1\n" for i in range(6000)), "expected at most 200 values"),
+    ("[sources]\n" + "".join(f"a{i} = 'x'\n" for i in range(5000)), "expected at most 200 values"),
+    ("description = 'a\u009bb'", "description: expected one line of text"),
+    ('extends = "gemmini-16"\nclock = "1 GHz\\n"', "clock: expected a frequency"),
+    ('extends = "gemmini-16"\nclock = "\u0663 GHz"', "clock: expected a frequency"),
+    ('extends = "gemmini-16"\nmemory = 5', "npu.toml:2: memory: expected a table, got 5"),
     ("# " + "x" * 70000, "expected at most 64 KiB"),
 ]
 
@@ -338,6 +351,22 @@ def test_any_value_of_any_key_is_accepted_or_told_on_that_key(key, value):
     _, problems = check_table(tree)
     assert all(problem == key or problem.startswith(f"{key}.") or key == "clock" for problem, _ in problems)
     assert all(message.isprintable() for _, message in problems)
+
+
+def test_a_file_without_a_name_is_called_like_the_file(write):
+    text = "[array]\nrows = 1\ncols = 1\n"
+    assert load_accelerator(write("my npu (2).toml", text)).name == "my-npu-2"
+    assert load_accelerator(write("é.toml", text)).name == "custom"
+
+
+def test_the_example_of_the_page_says_what_the_page_says(write):
+    page = (Path(__file__).parent.parent.parent / "docs" / "hardware.md").read_text()
+    example = re.search(r"```toml\n(.*?)```", page, re.DOTALL)[1]
+    hw = load_accelerator(write("my-npu.toml", example), ["memory.bandwidth=6.4GB/s"])
+    base = load_accelerator("gemmini-16")
+    memory = dataclasses.replace(base.memory, bandwidth=8.0)
+    name = "my-npu with memory.bandwidth=6.4GB/s"
+    assert hw == dataclasses.replace(base, name=name, rows=32, cols=32, clock_hz=800e6, memory=memory)
 
 
 @pytest.mark.parametrize("name", preset_names())

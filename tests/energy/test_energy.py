@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import assume, given
@@ -262,6 +263,18 @@ def test_seven_nanometres_need_less_than_forty_five():
     old, new = energy_table("45nm"), energy_table("7nm")
     assert all(figure.value < old.macs[kind].value for kind, figure in new.macs.items())
     assert {figure.mark for figure in new.macs.values()} == {"unverified"}
+
+
+def test_the_page_gives_the_figures_of_the_tables():
+    page = (Path(__file__).parent.parent.parent / "docs" / "hardware.md").read_text()
+    for table in ENERGY_TABLES.values():
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{table.name}`"))
+        for kind, figure in table.macs.items():
+            assert f"{kind} {figure.value:g}" in row
+        shown = page if table.name == "7nm" else row
+        for kind, figure in table.dram_byte.items():
+            if table.unit == "pJ":
+                assert f"{kind} {figure.value / 8:g}" in shown
 
 
 def test_an_unknown_table_names_the_known_ones():
