@@ -29,6 +29,32 @@ _SKIPS_OF: dict[Dataflow, tuple[Skip, ...]] = {
 MAX_SIDE = 65536
 MAX_MUX = 1024
 MAX_CORES = 1024
+MAX_LANES = 1 << 20
+MAX_CYCLES_PER_ELEMENT = 10**6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VectorUnit:
+    """What does the work that is not a matrix product, beside the array; lanes take one element at a time.
+
+    Args:
+        lanes: Elements at a time, 1 to 2**20.
+        cycles_per_element: That a lane takes, 1 to 10**6.
+
+    Raises:
+        ConfigError: A field is out of range.
+    """
+
+    lanes: int
+    cycles_per_element: int = 1
+
+    def __post_init__(self) -> None:
+        _check_int("vector.lanes", self.lanes, MAX_LANES)
+        _check_int("vector.cycles_per_element", self.cycles_per_element, MAX_CYCLES_PER_ELEMENT)
+
+    def cycles(self, elements: int) -> int:
+        """Cycles for that many elements of one operation."""
+        return -(-elements // self.lanes) * self.cycles_per_element
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +74,7 @@ class Accelerator:
         group_cols: Array columns that share a feeder, at least 1, or None for the block height; used by
             ``skip="group"`` alone.
         memory: Buffers of each core and the off-chip channel that all cores share; None: compute only.
+        vector: For what is not a matrix product; None: such work takes no time here.
         cores: Such arrays, 1 to 1024.
         reorder: Whether block rows may be permuted so that features with alike patterns share a strip.
         clock_hz: Of the array, above 0; None: cycles are not turned into seconds.
@@ -68,6 +95,7 @@ class Accelerator:
     mux: int = 2
     group_cols: int | None = None
     memory: Memory | None = None
+    vector: VectorUnit | None = None
     cores: int = 1
     reorder: bool = False
     clock_hz: float | None = None

@@ -14,7 +14,7 @@ def render(result: RunResult) -> str:
     parts = [_heading(result)]
     if len(result.runs) == 1:
         parts.append(_layers(result.runs[0]))
-    parts += [_summary(result), _skip_modes(result), _remarks(result), _checks(result)]
+    parts += [_summary(result), _skip_modes(result), _network(result), _remarks(result), _checks(result)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -151,13 +151,35 @@ def _skip_modes(result: RunResult) -> str:
     return "simulated speedup by skip hardware\n" + format_table(["block", *modes], rows)
 
 
-def _remarks(result: RunResult) -> str:
-    ops = sorted({op.op for op in result.unmapped})
-    lines = [
-        f"not simulated: {', '.join(ops)}; {_percent(result.unmapped_share, 2)} of all operations"
-        if ops
-        else ""
+def _network(result: RunResult) -> str:
+    """The whole network's time where there is a vector unit for what the array does not do."""
+    unit = result.accelerator.vector
+    times = [(run.block, result.network_time(run)) for run in result.runs]
+    rows = [
+        [
+            block_name(block),
+            f"{time.cycles_dense:,}",
+            f"{time.cycles:,}",
+            _ratio(time.speedup),
+            _percent(time.vector_share),
+            _NOTHING if time.seconds is None else f"{1e6 * time.seconds:.1f}",
+            _NOTHING if time.frames_per_second is None else f"{time.frames_per_second:,.0f}",
+        ]
+        for block, time in times
+        if time is not None
     ]
+    if unit is None or result.vector is None or not rows:
+        return ""
+    header = ["block", "cycles dense", "cycles", "speedup", "vector unit", "us", "images/s"]
+    per_element = f"{_count(unit.cycles_per_element, 'cycle')} an element"
+    return (
+        f"whole network, the array and then a vector unit of {_count(unit.lanes, 'lane')} at {per_element} "
+        f"({', '.join(sorted(result.vector.cycles_by_op)) or 'nothing to do'})\n" + format_table(header, rows)
+    )
+
+
+def _remarks(result: RunResult) -> str:
+    lines = [_unmapped(result)]
     if any(_sparse_timings(run) for run in result.runs):
         lines.append(
             f"measured: medians on {_count(result.threads, 'thread')}, layer by layer, against torch's "
@@ -165,6 +187,16 @@ def _remarks(result: RunResult) -> str:
         )
     lines += [_kernel_remark(run) for run in result.runs if _sparse_timings(run)]
     return "\n".join(line for line in lines if line)
+
+
+def _unmapped(result: RunResult) -> str:
+    ops = sorted({op.op for op in result.unmapped if not op.foldable})
+    folded = sorted({op.op for op in result.unmapped if op.foldable})
+    parts = [f"not matrix products: {', '.join(ops)}"] if ops else []
+    parts += [f"folded into weights: {', '.join(folded)}"] if folded else []
+    if not parts:
+        return ""
+    return f"{'; '.join(parts)}; {_percent(result.unmapped_share, 2)} of all operations"
 
 
 def _sparse_timings(run: BlockRun) -> list[KernelTiming]:

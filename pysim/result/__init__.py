@@ -8,7 +8,9 @@ from pysim.result.run import (
     Check,
     KernelTiming,
     LayerResult,
+    NetworkTime,
     RunResult,
+    VectorWork,
 )
 
 __all__ = [
@@ -19,5 +21,7 @@ __all__ = [
     "GemmResult",
     "KernelTiming",
     "LayerResult",
+    "NetworkTime",
     "RunResult",
+    "VectorWork",
 ]

@@ -154,6 +154,44 @@ class BlockRun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VectorWork:
+    """What the vector unit does for one pass of the network, whatever the block size.
+
+    Args:
+        cycles_by_op: Cycles of each operator, such as ``relu``, without batch norm that is folded into weights.
+    """
+
+    cycles_by_op: dict[str, int]
+
+    @property
+    def cycles(self) -> int:
+        return sum(self.cycles_by_op.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkTime:
+    """Array and vector unit one after the other, never at the same time.
+
+    Args:
+        cycles_dense: With ``skip="none"``.
+        cycles: With the chosen skip mode.
+        vector_share: The vector unit's share of ``cycles``, 0 to 1.
+        seconds: Of ``cycles`` at the accelerator's clock; None without a clock.
+        frames_per_second: Images of the batch over ``seconds``; None without a clock.
+    """
+
+    cycles_dense: int
+    cycles: int
+    vector_share: float
+    seconds: float | None
+    frames_per_second: float | None
+
+    @property
+    def speedup(self) -> float:
+        return self.cycles_dense / self.cycles
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
     """A whole run: one ``BlockRun`` for every block size, all from the same dense network.
 
@@ -167,8 +205,9 @@ class RunResult:
         batch: Images in the simulated and timed input.
         threads: Of the measured kernels, dense and sparse.
         accelerator: The simulated machine.
-        unmapped: Work that is not simulated.
+        unmapped: Work that the array does not do.
         unmapped_share: Its share of all operations, 0 to 1.
+        vector: That work on the accelerator's vector unit; None if it has none.
         runs: In the order asked for.
     """
 
@@ -183,7 +222,22 @@ class RunResult:
     accelerator: Accelerator
     unmapped: tuple[UnmappedOp, ...]
     unmapped_share: float
+    vector: VectorWork | None
     runs: tuple[BlockRun, ...]
+
+    def network_time(self, run: BlockRun) -> NetworkTime | None:
+        """The whole network's time in ``run``; None without a vector unit, or if nothing takes time."""
+        if self.vector is None or not run.cycles + self.vector.cycles:
+            return None
+        cycles = run.cycles + self.vector.cycles
+        clock = self.accelerator.clock_hz
+        return NetworkTime(
+            cycles_dense=run.cycles_dense + self.vector.cycles,
+            cycles=cycles,
+            vector_share=self.vector.cycles / cycles,
+            seconds=None if clock is None else cycles / clock,
+            frames_per_second=None if clock is None else self.batch * clock / cycles,
+        )
 
     def to_json(self) -> dict[str, object]:
         """The object that ``--json`` prints."""
@@ -202,11 +256,12 @@ class RunResult:
                 "share_of_operations": self.unmapped_share,
                 "ops": [asdict(op) for op in self.unmapped],
             },
-            "runs": [_block_run_json(run) for run in self.runs],
+            "vector": None if self.vector is None else asdict(self.vector) | {"cycles": self.vector.cycles},
+            "runs": [_block_run_json(run, self.network_time(run)) for run in self.runs],
         }
 
 
-def _block_run_json(run: BlockRun) -> dict[str, object]:
+def _block_run_json(run: BlockRun, network: NetworkTime | None) -> dict[str, object]:
     return {
         "block": list(run.block),
         "sparsity": {"prunable": run.sparsity_prunable, "model": run.sparsity_model},
@@ -222,6 +277,7 @@ def _block_run_json(run: BlockRun) -> dict[str, object]:
                 for mode, cycles in run.cycles_by_skip.items()
                 if mode != "none"
             },
+            "network": None if network is None else asdict(network) | {"speedup": network.speedup},
         },
         "checks": [asdict(check) for check in run.checks],
     }

@@ -14,7 +14,14 @@ from pysim.errors import ConfigError
 from pysim.lowering import Activation, trace
 from pysim.pruning import PruneConfig, element_masks, kept_count
 from pysim.result import Accuracy, BlockRun, Check, KernelTiming, LayerResult, RunResult
-from pysim.runner.simulate import LayerCycles, layer_to_step, simulate_network_layer, skip_label, step_layer
+from pysim.runner.simulate import (
+    LayerCycles,
+    layer_to_step,
+    simulate_network_layer,
+    skip_label,
+    step_layer,
+    vector_work,
+)
 from pysim.runner.stages import (
     DenseNetwork,
     PrunedNetwork,
@@ -120,6 +127,7 @@ def run(config: RunConfig, progress: Progress = no_progress) -> RunResult:
         accelerator=config.accelerator,
         unmapped=workload.unmapped,
         unmapped_share=workload.unmapped_share,
+        vector=vector_work(workload, config.accelerator),
         runs=tuple(runs),
     )
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from pysim.config import Accelerator
 from pysim.lowering import Activation, input_matrix, output_matrix, weight_matrix
 from pysim.lowering.matrices import Float32Array
-from pysim.result import Check
+from pysim.result import Check, VectorWork
 from pysim.sim import simulate_gemm, simulate_layer
-from pysim.workload import BlockMask, Layer
+from pysim.workload import BlockMask, Layer, Workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +50,18 @@ def simulate_network_layer(layer: Layer, mask: BlockMask, accelerator: Accelerat
     cycles = by_skip[skip_label(accelerator)]
     pes = accelerator.rows * accelerator.cols
     return LayerCycles(by_skip=by_skip, macs=macs, utilization=macs / (pes * cycles) if cycles else 0.0)
+
+
+def vector_work(workload: Workload, accelerator: Accelerator) -> VectorWork | None:
+    """What is not a matrix product, on the accelerator's vector unit; None if it has none."""
+    unit = accelerator.vector
+    if unit is None:
+        return None
+    cycles: dict[str, int] = {}
+    for op in workload.unmapped:
+        if not op.foldable:
+            cycles[op.op] = cycles.get(op.op, 0) + unit.cycles(op.operations)
+    return VectorWork(cycles_by_op=cycles)
 
 
 def layer_to_step(layers: Sequence[Layer], cycles: Sequence[int], pruned: Sequence[bool]) -> Layer:

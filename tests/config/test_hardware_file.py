@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pysim.config import Accelerator, Dram, Memory, load_accelerator, load_hardware, preset_names
+from pysim.config import Accelerator, Dram, Memory, VectorUnit, load_accelerator, load_hardware, preset_names
 from pysim.config.schema import describe_keys
 from pysim.errors import ConfigError
 
@@ -57,6 +57,10 @@ t_rcd = "11 cycles"
 t_rp = "13.75 ns"
 t_rfc = "260 ns"
 t_refi = "7.8 us"
+
+[vector]
+lanes = 48
+cycles_per_element = 3
 """
 
 EXPECTED = Accelerator(
@@ -91,6 +95,7 @@ EXPECTED = Accelerator(
             banks=8, row_bytes=8192, burst_bytes=32, t_cl=11, t_rcd=11, t_rp=11, t_rfc=208, t_refi=6240
         ),
     ),
+    vector=VectorUnit(lanes=48, cycles_per_element=3),
 )
 
 
@@ -115,7 +120,7 @@ def test_a_file_with_every_key_says_exactly_this(write):
 
 
 def test_the_full_file_sets_every_key_there_is(write):
-    tables = {"array", "memory", "memory.dram", "name", "description"}
+    tables = {"array", "memory", "memory.dram", "vector", "name", "description"}
     given_keys = {s.key for s in load_hardware(write("npu.toml", FULL)).settings}
     assert given_keys == {key for key, _ in describe_keys()} - tables
 

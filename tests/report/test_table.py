@@ -7,9 +7,9 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from pysim.config import Accelerator
+from pysim.config import Accelerator, VectorUnit
 from pysim.report import render
-from pysim.result import Accuracy, BlockRun, Check, KernelTiming, LayerResult, RunResult
+from pysim.result import Accuracy, BlockRun, Check, KernelTiming, LayerResult, RunResult, VectorWork
 from pysim.workload import UnmappedOp
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -94,12 +94,22 @@ def result(*runs):
         finetune_epochs=1,
         batch=1,
         threads=2,
-        accelerator=Accelerator(name="toy-16", rows=16, cols=16, dataflow="ws", skip="gather"),
+        accelerator=Accelerator(
+            name="toy-16",
+            rows=16,
+            cols=16,
+            dataflow="ws",
+            skip="gather",
+            vector=VectorUnit(lanes=16),
+            clock_hz=1e9,
+        ),
         unmapped=(
-            UnmappedOp(module="", op="relu", operations=100),
+            UnmappedOp(module="", op="relu", operations=1600),
             UnmappedOp(module="a", op="add", operations=5),
+            UnmappedOp(module="a", op="native_batch_norm", operations=1600, foldable=True),
         ),
         unmapped_share=0.0123,
+        vector=VectorWork(cycles_by_op={"relu": 100, "add": 1}),
         runs=runs,
     )
 
@@ -139,3 +149,22 @@ def test_json_has_the_documented_fields_and_the_totals_add_up():
     documented = (Path(__file__).parents[2] / "docs" / "json.md").read_text()
     for field in {*data, *run, *run["totals"], *run["layers"][0], *run["layers"][0]["kernel"]}:
         assert field in documented, f"{field} is not described in docs/json.md"
+
+
+def test_without_a_vector_unit_there_is_no_time_of_the_whole_network():
+    plain = replace(result(example()), vector=None)
+    assert "whole network" not in render(plain)
+    assert plain.to_json()["runs"][0]["totals"]["network"] is None
+
+
+def test_the_whole_network_is_the_array_and_then_the_vector_unit():
+    # By hand: 10,000 and 5,000 cycles of the array, 101 of the vector unit, 1 GHz, one image.
+    network = result(example()).to_json()["runs"][0]["totals"]["network"]
+    assert network == {
+        "cycles_dense": 10101,
+        "cycles": 5101,
+        "vector_share": 101 / 5101,
+        "seconds": 5101 / 1e9,
+        "frames_per_second": 1e9 / 5101,
+        "speedup": 10101 / 5101,
+    }
