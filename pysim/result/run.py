@@ -158,7 +158,7 @@ class VectorWork:
     """What the vector unit does for one pass of the network, whatever the block size.
 
     Args:
-        cycles_by_op: Cycles of each operator, such as ``relu``, without batch norm that is folded into weights.
+        cycles_by_op: Cycles of each operator, such as ``relu``; batch norm folded into weights takes none.
     """
 
     cycles_by_op: dict[str, int]
