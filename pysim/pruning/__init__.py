@@ -1,12 +1,35 @@
 """Block pruning: which layers, which blocks, and zeros where blocks were."""
 
-from pysim.pruning.one_shot import PruneConfig, element_masks, prunable_weights, prune_one_shot
-from pysim.pruning.scores import kept_count, mean_magnitude, top_blocks
+from pysim.pruning.dead import DeadParts, EmptyLayerWarning, dead_parts, describe_dead
+from pysim.pruning.layers import LAYOUT, element_masks, prunable_weights
+from pysim.pruning.one_shot import (
+    MASK_CONTROLS,
+    PruneConfig,
+    apply_block_masks,
+    check_masks,
+    prune_one_shot,
+)
+from pysim.pruning.schedules import GROWTH, cubic, level_sparsities
+from pysim.pruning.scopes import SCOPES
+from pysim.pruning.scores import SCORES, kept_count, mean_magnitude, top_blocks
 
 __all__ = [
+    "GROWTH",
+    "LAYOUT",
+    "MASK_CONTROLS",
+    "SCOPES",
+    "SCORES",
+    "DeadParts",
+    "EmptyLayerWarning",
     "PruneConfig",
+    "apply_block_masks",
+    "check_masks",
+    "cubic",
+    "dead_parts",
+    "describe_dead",
     "element_masks",
     "kept_count",
+    "level_sparsities",
     "mean_magnitude",
     "prunable_weights",
     "prune_one_shot",
