@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pysim.errors import PysimWarning
 from pysim.workload import BlockMask
 
 
-class EmptyLayerWarning(UserWarning):
+class EmptyLayerWarning(PysimWarning):
     """Pruning left a layer without a single block, so that nothing passes through it."""
 
 

@@ -108,18 +108,13 @@ def prune_one_shot(
     """
     earlier = dict(masks or {})
     modules = products(model)
-    names = prunable_weights(
-        model, prune_all=config.prune_all, only=config.only, keep_dense=config.keep_dense
-    )
-    grids = {name: weight_grid(modules[name], config.block) for name in names}
+    current = all_kept(model, config)
+    names = list(current)
     for name in names:
         if name in earlier:
-            _check_earlier(name, earlier[name], grids[name], weight_groups(modules[name]))
+            _check_same(name, earlier[name], current[name])
+            current[name] = earlier[name]
     whole = {name: modules[name].weight.detach().clone() for name in names}
-    current = {
-        name: earlier.get(name) or BlockMask.all_kept(grids[name], weight_groups(modules[name]))
-        for name in names
-    }
     _check_shrinks(config, current)
     score = SCORES[config.score]
     for step in range(1, score.rounds + 1):
@@ -140,6 +135,18 @@ def prune_one_shot(
     return result
 
 
+def all_kept(model: nn.Module, config: PruneConfig) -> dict[str, BlockMask]:
+    """Masks of everything that ``config`` may prune, nothing pruned."""
+    modules = products(model)
+    names = prunable_weights(
+        model, prune_all=config.prune_all, only=config.only, keep_dense=config.keep_dense
+    )
+    return {
+        name: BlockMask.all_kept(weight_grid(modules[name], config.block), weight_groups(modules[name]))
+        for name in names
+    }
+
+
 def apply_block_masks(model: nn.Module, masks: Mapping[str, BlockMask]) -> None:
     """Zeroes the weights of every block that is not kept, in place."""
     parameters = dict(model.named_parameters())
@@ -154,14 +161,15 @@ def check_masks(model: nn.Module, masks: Mapping[str, BlockMask]) -> None:
     for name, mask in masks.items():
         if name not in modules:
             raise ShapeError(f"mask of {name}: the model has no such weight")
-        block = (mask.grid.bh, mask.grid.bw)
-        _check_earlier(name, mask, weight_grid(modules[name], block), weight_groups(modules[name]))
+        grid = weight_grid(modules[name], (mask.grid.bh, mask.grid.bw))
+        _check_same(name, mask, BlockMask.all_kept(grid, weight_groups(modules[name])))
 
 
-def _check_earlier(name: str, mask: BlockMask, grid: BlockGrid, groups: int) -> None:
-    if mask.grid != grid or len(mask.keep) != groups:
+def _check_same(name: str, mask: BlockMask, expected: BlockMask) -> None:
+    if mask.grid != expected.grid or mask.keep.shape != expected.keep.shape:
         raise ShapeError(
-            f"mask of {name}: expected {groups} x {grid}, got {len(mask.keep)} x {mask.grid}",
+            f"mask of {name}: expected {len(expected.keep)} x {expected.grid}, "
+            f"got {len(mask.keep)} x {mask.grid}",
             hint="Masks of one block size cannot be pruned further at another.",
         )
 
