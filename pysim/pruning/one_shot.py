@@ -135,6 +135,20 @@ def prune_one_shot(
     return result
 
 
+def miscounted_layers(masks: Mapping[str, BlockMask], config: PruneConfig) -> list[str]:
+    """Layers that do not keep the count which ``config`` asks for: none, unless something went wrong.
+
+    Scope ``layer`` asks it of each layer; the others ask it in total, so that all layers are in question.
+    """
+    units = {name: _units(mask.keep, config.structured) for name, mask in masks.items()}
+    if config.scope == "layer":
+        return [name for name, unit in units.items() if unit.sum() != kept_count(unit.size, config.sparsity)]
+    kept = sum(int(unit.sum()) for unit in units.values())
+    return (
+        [] if kept == kept_count(sum(unit.size for unit in units.values()), config.sparsity) else list(masks)
+    )
+
+
 def all_kept(model: nn.Module, config: PruneConfig) -> dict[str, BlockMask]:
     """Masks of everything that ``config`` may prune, nothing pruned."""
     modules = products(model)

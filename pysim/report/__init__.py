@@ -1,5 +1,6 @@
 """Results for people: reads a result, runs nothing."""
 
+from pysim.report.prune import render_prune
 from pysim.report.table import render
 
-__all__ = ["render"]
+__all__ = ["render", "render_prune"]

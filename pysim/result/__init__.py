@@ -1,6 +1,7 @@
 """What comes back from simulation and from a run. Plain frozen data."""
 
 from pysim.result.gemm import GemmResult
+from pysim.result.prune import PRUNE_SCHEMA, LevelResult, PruneResult, Sample, Trial
 from pysim.result.run import (
     SCHEMA,
     Accuracy,
@@ -14,6 +15,7 @@ from pysim.result.run import (
 )
 
 __all__ = [
+    "PRUNE_SCHEMA",
     "SCHEMA",
     "Accuracy",
     "BlockRun",
@@ -21,7 +23,11 @@ __all__ = [
     "GemmResult",
     "KernelTiming",
     "LayerResult",
+    "LevelResult",
     "NetworkTime",
+    "PruneResult",
     "RunResult",
+    "Sample",
+    "Trial",
     "VectorWork",
 ]
