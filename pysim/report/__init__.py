@@ -1,6 +1,7 @@
 """Results for people: reads a result, runs nothing."""
 
 from pysim.report.prune import render_prune
+from pysim.report.study import render_study
 from pysim.report.table import render
 
-__all__ = ["render", "render_prune"]
+__all__ = ["render", "render_prune", "render_study"]

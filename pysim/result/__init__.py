@@ -13,13 +13,17 @@ from pysim.result.run import (
     RunResult,
     VectorWork,
 )
+from pysim.result.study import STUDY_SCHEMA, Answer, Evidence, StudyResult, Verdict
 
 __all__ = [
     "PRUNE_SCHEMA",
     "SCHEMA",
+    "STUDY_SCHEMA",
     "Accuracy",
+    "Answer",
     "BlockRun",
     "Check",
+    "Evidence",
     "GemmResult",
     "KernelTiming",
     "LayerResult",
@@ -28,6 +32,8 @@ __all__ = [
     "PruneResult",
     "RunResult",
     "Sample",
+    "StudyResult",
     "Trial",
     "VectorWork",
+    "Verdict",
 ]

@@ -5,6 +5,7 @@ from pysim.runner.inputs import choose_data
 from pysim.runner.methods import METHODS, Init
 from pysim.runner.prune import PruneRunConfig, prune
 from pysim.runner.run import RunConfig, run
+from pysim.runner.study import find_study, load_study, run_study
 from pysim.runner.system import SystemFacts, default_threads, describe_system
 from pysim.runner.train_dense import train_dense
 
@@ -18,7 +19,10 @@ __all__ = [
     "choose_data",
     "default_threads",
     "describe_system",
+    "find_study",
+    "load_study",
     "prune",
     "run",
+    "run_study",
     "train_dense",
 ]
