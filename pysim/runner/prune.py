@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pysim
 from pysim.errors import ConfigError
-from pysim.pruning import PruneConfig, describe_dead
+from pysim.pruning import PruneConfig, block_sparsity, describe_dead
 from pysim.pruning.layers import products
 from pysim.result import LevelResult, PruneResult, Trial
-from pysim.runner.methods import Init, Plan, make_plan
+from pysim.runner.methods import Init, Level, Plan, make_plan
 from pysim.runner.stages import DenseNetwork, PrunedNetwork, Source, dense_network, pruned_network
 from pysim.training import Progress, no_progress, save_pruned
 
@@ -34,7 +34,7 @@ class PruneRunConfig:
         level_rate: Share of what remains that each level of an iterative method removes.
         data: As in ``load_dataset``.
         pad_to: Pad images to this size in pixels; None leaves them.
-        checkpoint: Dense weights to start from.
+        checkpoint: Weights to start from; a pruned network's file is pruned further.
         out: The file to write. With several trials the block size and the seed become part of its name.
         use_cache: Whether finished or interrupted work may be taken from the cache.
 
@@ -148,6 +148,12 @@ def dense_for(
     )
 
 
+def remaining_levels(plan: Plan, dense: DenseNetwork) -> list[Level]:
+    """The plan's levels without those that masks of earlier pruning have already passed; the last always."""
+    there = block_sparsity(dense.masks)
+    return [level for level in plan.levels if level is plan.levels[-1] or level.prune.sparsity > there]
+
+
 def run_trial(
     config: PruneRunConfig,
     block: tuple[int, int],
@@ -160,7 +166,7 @@ def run_trial(
     """One block size with one seed, level after level; every level is kept in the cache by itself."""
     network: PrunedNetwork | None = None
     levels = []
-    for level in plan.levels:
+    for level in remaining_levels(plan, dense):
         network = pruned_network(
             dense, source, level, previous=network, use_cache=config.use_cache, progress=progress
         )

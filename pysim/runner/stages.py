@@ -6,10 +6,11 @@ code of the parts that train are the same.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib.metadata
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +39,8 @@ from pysim.training import (
     Snapshot,
     TrainConfig,
     evaluate,
+    exclusive_state,
+    is_pruned_file,
     load_pruned,
     load_tensors,
     load_weights,
@@ -103,6 +106,7 @@ class DenseNetwork:
         origin: Where the weights come from, one sentence.
         seed: Of the weights.
         snapshot: Weights and statistics at the step to rewind to; empty if none was asked for.
+        masks: Of earlier pruning, if the weights come from a pruned network's file.
     """
 
     name: str
@@ -112,6 +116,7 @@ class DenseNetwork:
     origin: str
     seed: int
     snapshot: Mapping[str, Tensor] = field(default_factory=dict)
+    masks: Mapping[str, BlockMask] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,12 +147,18 @@ def _cache_path(key: str) -> Path:
     return cache_folder() / "training" / f"{key}.safetensors"
 
 
-def _state_path(path: Path, use_cache: bool) -> Path:
-    """Where training interrupted under this cache path has saved itself; forgotten without the cache."""
-    state = path.with_suffix(".state")
-    if not use_cache:
-        remove_state(state)
-    return state
+@contextlib.contextmanager
+def _saving(path: Path, use_cache: bool) -> Iterator[Path | None]:
+    """Where training under this cache path saves itself until what it leads to is written there.
+
+    None if another process trains the same: this one then trains without saving itself.
+    """
+    with exclusive_state(path.with_suffix(".state")) as state:
+        if state is not None and not use_cache:
+            remove_state(state)
+        yield state
+        if state is not None:
+            remove_state(state)
 
 
 def fresh_model(name: str, dataset: Dataset, seed: int) -> nn.Module:
@@ -200,7 +211,7 @@ def dense_network(
     Args:
         name: As in ``build_model``.
         source: The data.
-        checkpoint: Dense weights to take.
+        checkpoint: Weights to take; those of a pruned network's file come with their masks.
         epochs: Of training from scratch; 0 leaves the network as it was initialised.
         seed: Of weights and training.
         use_cache: Whether finished or interrupted training may be taken from the cache.
@@ -232,7 +243,10 @@ def dense_network(
     }
     key = content_key(fields)
     path = _cache_path(key)
-    if weights is not None:
+    masks: Mapping[str, BlockMask] = {}
+    if checkpoint is not None and is_pruned_file(checkpoint):
+        masks = load_pruned(checkpoint, name, model).masks
+    elif weights is not None:
         load_weights(model, weights)
     snapshot: Mapping[str, Tensor] = {}
     cached = _load_stage(path, use_cache)
@@ -244,14 +258,23 @@ def dense_network(
         accuracy = _percent(path, note, "accuracy")
     else:
         hook = Snapshot(-1 if snapshot_step is None else snapshot_step)
-        if weights is None and epochs:
-            state = _state_path(path, use_cache)
-            train(model, source.batches, config, hook=hook, state_path=state, identity=key, progress=progress)
-            snapshot = hook.tensors
-        accuracy = evaluate(model, source.batches, what="testing the dense network", progress=progress)
-        tensors = dict(model.state_dict()) if weights is None else {}
-        tensors |= {_SNAPSHOT + n: tensor for n, tensor in snapshot.items()}
-        save_tensors(path, tensors, {"accuracy": accuracy, "fields": fields})
+        with _saving(path, use_cache) as state:
+            if weights is None and epochs:
+                train(
+                    model,
+                    source.batches,
+                    config,
+                    hook=hook,
+                    state_path=state,
+                    keep_state=True,
+                    identity=key,
+                    progress=progress,
+                )
+                snapshot = hook.tensors
+            accuracy = evaluate(model, source.batches, what="testing the dense network", progress=progress)
+            tensors = dict(model.state_dict()) if weights is None else {}
+            tensors |= {_SNAPSHOT + n: tensor for n, tensor in snapshot.items()}
+            save_tensors(path, tensors, {"accuracy": accuracy, "fields": fields})
     if snapshot_step is not None and not snapshot:
         steps = -(-source.batches.train_count // config.batch_size) * epochs
         raise ConfigError(f"rewind-step: expected below the {steps} steps of training, got {snapshot_step}")
@@ -259,7 +282,14 @@ def dense_network(
     if weights is not None:
         origin = str(weights) if checkpoint is not None else "shipped checkpoint"
     return DenseNetwork(
-        name=name, model=model, key=key, accuracy=accuracy, origin=origin, seed=seed, snapshot=snapshot
+        name=name,
+        model=model,
+        key=key,
+        accuracy=accuracy,
+        origin=origin,
+        seed=seed,
+        snapshot=snapshot,
+        masks=masks,
     )
 
 
@@ -301,36 +331,37 @@ def pruned_network(
         def labelled(what: str, done: int, total: int) -> None:
             progress(label + what, done, total)
 
-        earlier = {} if previous is None else previous.masks
-        state_path = _state_path(path, use_cache)
+        earlier = dense.masks if previous is None else previous.masks
         masks = {}
         before: float | None = None
         hook: GrowingMasks | None = None
         if level.growing is None:
             masks, before = _prune(model, dense, source, level, earlier, labelled)
         else:
-            hook = GROWING[level.growing](level.prune, _examples(source, level.prune))
-        train(
-            model,
-            source.batches,
-            level.retrain,
-            masks=element_masks(model, masks),
-            hook=hook,
-            start_step=level.start_step,
-            state_path=state_path,
-            identity=key,
-            progress=labelled,
-        )
-        masks = masks if hook is None else hook.block_masks
-        accuracy = evaluate(model, source.batches, progress=labelled)
-        untuned = accuracy if before is None else before
-        note = {
-            "accuracy": accuracy,
-            "before_finetune": untuned,
-            "masks": describe_masks(masks),
-            "fields": fields,
-        }
-        save_tensors(path, model.state_dict() | mask_tensors(masks), note)
+            hook = GROWING[level.growing](level.prune, _examples(source, level.prune), earlier)
+        with _saving(path, use_cache) as state_path:
+            train(
+                model,
+                source.batches,
+                level.retrain,
+                masks=element_masks(model, masks),
+                hook=hook,
+                start_step=level.start_step,
+                state_path=state_path,
+                keep_state=True,
+                identity=key,
+                progress=labelled,
+            )
+            masks = masks if hook is None else hook.block_masks
+            accuracy = evaluate(model, source.batches, progress=labelled)
+            untuned = accuracy if before is None else before
+            note = {
+                "accuracy": accuracy,
+                "before_finetune": untuned,
+                "masks": describe_masks(masks),
+                "fields": fields,
+            }
+            save_tensors(path, model.state_dict() | mask_tensors(masks), note)
     model.eval()
     return PrunedNetwork(model=model, key=key, masks=masks, before_finetune=untuned, accuracy=accuracy)
 

@@ -13,7 +13,7 @@ from pysim.training.pruned_file import (
     save_pruned,
     split_masks,
 )
-from pysim.training.state import StateWarning, remove_state
+from pysim.training.state import StateWarning, exclusive_state, remove_state
 
 __all__ = [
     "GROWING",
@@ -29,6 +29,7 @@ __all__ = [
     "apply_masks",
     "check_state",
     "evaluate",
+    "exclusive_state",
     "is_pruned_file",
     "load_pruned",
     "load_tensors",

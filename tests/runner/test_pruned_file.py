@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from pysim.config import Accelerator
 from pysim.data import load_dataset
-from pysim.errors import ConfigError, DataError
+from pysim.errors import ConfigError, DataError, ShapeError
 from pysim.pruning import PruneConfig, bsr_matrices, pack_bits, unpack_bits
 from pysim.runner import PruneRunConfig, RunConfig, prune, run
 from pysim.runner.stages import fresh_model
@@ -95,6 +97,36 @@ def test_a_files_weights_leave_as_block_sparse_matrices(written):
     (linear,) = matrices["6.weight"]
     assert np.array_equal(linear.to_dense(), network[6].weight.detach().numpy())
     assert np.array_equal(to_torch(linear).to_dense().numpy(), linear.to_dense())
+
+
+@pytest.mark.parametrize("method", ["one-shot", "gradual", "imp-finetune", "lr-rewind"])
+def test_a_pruned_network_is_pruned_further_and_nothing_grows_back(written, method, tmp_path):
+    model, first, _ = written
+    out = tmp_path / f"{method}.safetensors"
+    masks = PruneConfig(block=(2, 2), sparsity=0.8)
+    config = PruneRunConfig(
+        model=model,
+        blocks=((2, 2),),
+        prune=masks,
+        data=DATA,
+        method=method,
+        checkpoint=first,
+        out=out,
+        dense_epochs=1,
+        level_rate=0.5,
+    )
+    trial = prune(config).trials[0]
+    # Levels of 50 % are behind it already: 75 % and 80 % remain.
+    assert len(trial.levels) == (2 if "imp" in method or "lr" in method else 1)
+    network = fresh_model(model, load_dataset(DATA), 0)
+    before, after = load_pruned(first, model, network).masks, load_pruned(out, model, network).masks
+    assert sum(m.blocks_kept for m in after.values()) < sum(m.blocks_kept for m in before.values())
+    for name, mask in after.items():
+        assert not (mask.keep & ~before[name].keep).any()
+    with pytest.raises(ConfigError, match="do not grow back"):
+        prune(replace(config, prune=replace(masks, sparsity=0.3), method="one-shot"))
+    with pytest.raises(ShapeError, match="in blocks of 1 x 1, got .* in blocks of 2 x 2"):
+        prune(replace(config, blocks=((1, 1),), method="one-shot"))
 
 
 def test_an_empty_layer_still_runs(tiny, tmp_path):
