@@ -64,15 +64,27 @@ class SpmmPlan:
         col_idx: npt.NDArray[np.int32],
         values: npt.NDArray[np.float32],
         *,
+        bias: list[float] | None = None,
+        relu: bool = False,
         isa: str,
         threads: int,
     ) -> None: ...
     @property
     def isa(self) -> str: ...
-    def run(self, x: npt.NDArray[np.float32], y: npt.NDArray[np.float32]) -> None: ...
+    def run(
+        self,
+        x: npt.NDArray[np.float32],
+        y: npt.NDArray[np.float32],
+        residual: npt.NDArray[np.float32] | None = None,
+    ) -> None: ...
 
 class ConvPlan:
-    def run(self, x: npt.NDArray[np.float32], y: npt.NDArray[np.float32]) -> None: ...
+    def run(
+        self,
+        x: npt.NDArray[np.float32],
+        y: npt.NDArray[np.float32],
+        residual: npt.NDArray[np.float32] | None = None,
+    ) -> None: ...
     def out_shape(self, batch: int) -> list[int]: ...
 
 class ConvWeights:
@@ -85,6 +97,7 @@ class ConvWeights:
         padding: tuple[int, int],
         dilation: tuple[int, int],
         bias: list[float] | None,
+        relu: bool = False,
         isa: str,
         threads: int,
     ) -> None: ...

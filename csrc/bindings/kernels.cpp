@@ -124,29 +124,41 @@ bool overlap(const F32& a, const F32& b) {
   return a_begin < b_end && b_begin < a_end;
 }
 
+void require_apart(const F32& a, const F32& b, const char* where, const char* expected) {
+  if (overlap(a, b)) require(false, where, expected, "an overlap");
+}
+
 struct BoundSpmm {
   SpmmPlan plan;
   std::string isa;
 
-  void run(const F32& x, F32& y) const {
+  void run(const F32& x, F32& y, const std::optional<F32>& residual) const {
     const std::int64_t x_pitch = row_pitch(x, plan.k(), "spmm input");
     const std::int64_t n = x.shape(1);
     const std::int64_t y_pitch = row_pitch(y, plan.m(), "spmm output");
     if (y.shape(1) != n) {
       require(false, "spmm output", std::to_string(n) + " columns", std::to_string(y.shape(1)));
     }
-    if (overlap(x, y)) require(false, "spmm output", "memory apart from the input", "an overlap");
+    require_apart(x, y, "spmm output", "memory apart from the input");
+    std::int64_t residual_pitch = 0;
+    if (residual) {
+      residual_pitch = row_pitch(*residual, plan.m(), "spmm residual");
+      if (residual->shape(1) != n)
+        require(false, "spmm residual", std::to_string(n) + " columns", std::to_string(residual->shape(1)));
+      require_apart(*residual, y, "spmm output", "memory apart from the residual");
+    }
+    const float* const added = residual ? residual->data() : nullptr;
     const float* const from = x.data();
     float* const to = y.mutable_data();
     const py::gil_scoped_release nogil;
-    plan.run(from, x_pitch, n, to, y_pitch);
+    plan.run(from, x_pitch, n, added, residual_pitch, to, y_pitch);
   }
 };
 
 struct BoundConv {
   ConvPlan plan;
 
-  void run(const F32& x, F32& y) const {
+  void run(const F32& x, F32& y, const std::optional<F32>& residual) const {
     require_contiguous(x, 4, "convolution input");
     require_contiguous(y, 4, "convolution output");
     require_aligned(x, "convolution input");
@@ -154,11 +166,18 @@ struct BoundConv {
     const py::ssize_t batch = x.shape(0);
     require_shape(x, plan.in_shape(batch), "convolution input");
     require_shape(y, plan.out_shape(batch), "convolution output");
-    if (overlap(x, y)) require(false, "convolution output", "memory apart from the input", "an overlap");
+    require_apart(x, y, "convolution output", "memory apart from the input");
+    if (residual) {
+      require_contiguous(*residual, 4, "convolution residual");
+      require_aligned(*residual, "convolution residual");
+      require_shape(*residual, plan.out_shape(batch), "convolution residual");
+      require_apart(*residual, y, "convolution output", "memory apart from the residual");
+    }
+    const float* const added = residual ? residual->data() : nullptr;
     const float* const from = x.data();
     float* const to = y.mutable_data();
     const py::gil_scoped_release nogil;
-    plan.run(from, batch, to);
+    plan.run(from, batch, added, to);
   }
 };
 
@@ -177,14 +196,14 @@ struct BoundConvWeights {
 BoundConvWeights make_conv_weights(const std::vector<std::tuple<GridTuple, I64, I32, F32>>& groups,
                                    const Pair& kernel, const Pair& stride, const Pair& padding,
                                    const Pair& dilation, const std::optional<std::vector<float>>& bias,
-                                   const std::string& isa, int threads) {
+                                   bool relu, const std::string& isa, int threads) {
   std::vector<BsrView> views;
   for (const auto& [grid, row_ptr, col_idx, values] : groups) {
     views.push_back(view_bsr(grid, row_ptr, col_idx, values));
   }
   check_threads(threads, "convolution");
   return {std::make_shared<const ConvWeights>(views, ConvWindow{kernel, stride, padding, dilation},
-                                              bias.value_or(std::vector<float>{})),
+                                              bias.value_or(std::vector<float>{}), relu),
           table_of(isa), resolved_name(isa), threads};
 }
 
@@ -193,23 +212,28 @@ BoundConvWeights make_conv_weights(const std::vector<std::tuple<GridTuple, I64, 
 void bind_kernels(py::module_& m) {
   py::class_<BoundSpmm>(m, "SpmmPlan", "See pysim.sparse.SpmmPlan.")
       .def(py::init([](const GridTuple& grid, const I64& row_ptr, const I32& col_idx, const F32& values,
-                       const std::string& isa, int threads) {
-             return BoundSpmm{SpmmPlan(view_bsr(grid, row_ptr, col_idx, values), table_of(isa), threads),
+                       const std::optional<std::vector<float>>& bias, bool relu, const std::string& isa,
+                       int threads) {
+             return BoundSpmm{SpmmPlan(view_bsr(grid, row_ptr, col_idx, values),
+                                       bias.value_or(std::vector<float>{}), relu, table_of(isa), threads),
                               resolved_name(isa)};
            }),
            py::arg("grid"), py::arg("row_ptr").noconvert(), py::arg("col_idx").noconvert(),
-           py::arg("values").noconvert(), py::kw_only(), py::arg("isa"), py::arg("threads"))
-      .def("run", &BoundSpmm::run, py::arg("x").noconvert(), py::arg("y").noconvert())
+           py::arg("values").noconvert(), py::kw_only(), py::arg("bias") = py::none(),
+           py::arg("relu") = false, py::arg("isa"), py::arg("threads"))
+      .def("run", &BoundSpmm::run, py::arg("x").noconvert(), py::arg("y").noconvert(),
+           py::arg("residual").noconvert() = py::none())
       .def_readonly("isa", &BoundSpmm::isa);
 
   py::class_<BoundConv>(m, "ConvPlan", "A convolution for one image size.")
-      .def("run", &BoundConv::run, py::arg("x").noconvert(), py::arg("y").noconvert())
+      .def("run", &BoundConv::run, py::arg("x").noconvert(), py::arg("y").noconvert(),
+           py::arg("residual").noconvert() = py::none())
       .def("out_shape", [](const BoundConv& conv, std::int64_t batch) { return conv.plan.out_shape(batch); });
 
   py::class_<BoundConvWeights>(m, "ConvWeights", "See pysim.sparse.ConvPlan.")
       .def(py::init(&make_conv_weights), py::arg("groups"), py::kw_only(), py::arg("kernel"),
-           py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("bias"), py::arg("isa"),
-           py::arg("threads"))
+           py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("bias"),
+           py::arg("relu") = false, py::arg("isa"), py::arg("threads"))
       .def("plan", &BoundConvWeights::plan, py::arg("height"), py::arg("width"))
       .def_readonly("isa", &BoundConvWeights::isa);
 

@@ -64,8 +64,8 @@ void ConvWindow::check() const {
 }
 
 ConvWeights::ConvWeights(const std::vector<BsrView>& matrices, const ConvWindow& kernel_window,
-                         std::vector<float> bias_or_none)
-    : window(kernel_window), bias(std::move(bias_or_none)) {
+                         std::vector<float> bias_or_none, bool relu_last)
+    : window(kernel_window), bias(std::move(bias_or_none)), relu(relu_last) {
   window.check();
   require(!matrices.empty(), "convolution", "at least one group", "none");
   const std::int64_t taps = window.kernel[0] * window.kernel[1];
@@ -174,7 +174,7 @@ void ConvPlan::pack_channels(const float* image, std::int64_t begin, std::int64_
 
 void ConvPlan::multiply(std::size_t group, std::int64_t slab_begin, std::int64_t slab_end,
                         std::int64_t row_begin, std::int64_t row_end, const float* planes,
-                        float* image_out) const {
+                        const float* residual, float* image_out) const {
   const PackedMatrix& matrix = weights_->groups[group];
   const std::int64_t pixels = out_size_[0] * out_size_[1];
   const std::int64_t first_channel =
@@ -182,13 +182,15 @@ void ConvPlan::multiply(std::size_t group, std::int64_t slab_begin, std::int64_t
       (weights_->out_channels / static_cast<std::int64_t>(weights_->groups.size()));
   for (std::int64_t s = slab_begin; s < slab_end; ++s) {
     const std::int64_t channel = first_channel + matrix.first_row(s);
-    const float* const bias = weights_->bias.empty() ? nullptr : weights_->bias.data() + channel;
+    const Epilogue epilogue{weights_->bias.empty() ? nullptr : weights_->bias.data() + channel,
+                            residual == nullptr ? nullptr : residual + channel * pixels, pixels,
+                            weights_->relu};
     kernels_.slab(matrix.slab(s, offsets_[group].data()), planes, 1, rows_.data() + row_begin,
-                  row_end - row_begin, kSlack, bias, image_out + channel * pixels, pixels);
+                  row_end - row_begin, kSlack, epilogue, image_out + channel * pixels, pixels);
   }
 }
 
-void ConvPlan::run_image(const float* image, float* image_out, int threads) const {
+void ConvPlan::run_image(const float* image, const float* residual, float* image_out, int threads) const {
   // Kept between calls: a network's layers run one after the other on the same threads.
   thread_local std::vector<float> workspace;
   if (static_cast<std::int64_t>(workspace.size()) < plane_elements_) {
@@ -209,23 +211,26 @@ void ConvPlan::run_image(const float* image, float* image_out, int threads) cons
       const auto part = static_cast<std::size_t>(task % slab_parts);
       const std::int64_t row_begin = task / slab_parts * task_rows;
       const std::int64_t row_end = std::min(rows, row_begin + task_rows);
-      multiply(g, edges[part], edges[part + 1], row_begin, row_end, planes, image_out);
+      multiply(g, edges[part], edges[part + 1], row_begin, row_end, planes, residual, image_out);
     });
   }
 }
 
-void ConvPlan::run(const float* x, std::int64_t batch, float* y) const {
+void ConvPlan::run(const float* x, std::int64_t batch, const float* residual, float* y) const {
   const std::int64_t in = weights_->channels * size_[0] * size_[1];
   const std::int64_t out = weights_->out_channels * out_size_[0] * out_size_[1];
   std::int64_t weights = 0;
   for (const PackedMatrix& group : weights_->groups) weights += group.cost_before(group.slab_count());
   const std::int64_t pixels = out_size_[0] * out_size_[1];
   const int threads = weights * pixels * batch < kWorthAThread ? 1 : threads_;
+  const auto image = [&](std::int64_t b, int image_threads) {
+    run_image(x + b * in, residual == nullptr ? nullptr : residual + b * out, y + b * out, image_threads);
+  };
   if (batch >= 2 * threads) {
     // Whole images to each thread: what a thread packs stays in its own cache.
-    run_parallel(threads, batch, [&](std::int64_t b) { run_image(x + b * in, y + b * out, 1); });
+    run_parallel(threads, batch, [&](std::int64_t b) { image(b, 1); });
   } else {
-    for (std::int64_t b = 0; b < batch; ++b) run_image(x + b * in, y + b * out, threads);
+    for (std::int64_t b = 0; b < batch; ++b) image(b, threads);
   }
 }
 

@@ -31,7 +31,7 @@ struct ConvWeights {
   /// Args: one matrix per group, each (out channels / groups, kh * kw * channels / groups) with kh * kw
   /// positions. Throws std::invalid_argument if shapes disagree or a matrix is broken.
   ConvWeights(const std::vector<BsrView>& matrices, const ConvWindow& kernel_window,
-              std::vector<float> bias_or_none);
+              std::vector<float> bias_or_none, bool relu_last);
 
   std::int64_t group_count() const { return static_cast<std::int64_t>(groups.size()); }
 
@@ -40,6 +40,7 @@ struct ConvWeights {
   std::int64_t out_channels = 0;  ///< Of all groups.
   std::vector<PackedMatrix> groups;
   std::vector<float> bias;  ///< (out channels) or empty.
+  bool relu;                ///< Whether ReLU comes last.
 };
 
 /// A convolution for one image size, ready to run any number of times, from several threads at once.
@@ -62,15 +63,16 @@ class ConvPlan {
     return {batch, weights_->out_channels, out_size_[0], out_size_[1]};
   }
 
-  /// x (batch, channels, height, width), y (batch, out channels, out height, out width), both contiguous and
-  /// apart. The bits of the result do not depend on the number of threads.
-  void run(const float* x, std::int64_t batch, float* y) const;
+  /// x (batch, channels, height, width); residual and y (batch, out channels, out height, out width); all
+  /// contiguous, y apart from the others. The residual, or null, is added after the bias and before ReLU. The
+  /// bits of the result do not depend on the number of threads.
+  void run(const float* x, std::int64_t batch, const float* residual, float* y) const;
 
  private:
   void pack_channels(const float* image, std::int64_t begin, std::int64_t end, float* planes) const;
   void multiply(std::size_t group, std::int64_t slab_begin, std::int64_t slab_end, std::int64_t row_begin,
-                std::int64_t row_end, const float* planes, float* image_out) const;
-  void run_image(const float* image, float* image_out, int threads) const;
+                std::int64_t row_end, const float* planes, const float* residual, float* image_out) const;
+  void run_image(const float* image, const float* residual, float* image_out, int threads) const;
 
   std::shared_ptr<const ConvWeights> weights_;
   const KernelTable& kernels_;

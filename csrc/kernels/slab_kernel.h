@@ -29,14 +29,22 @@ struct ColumnRun {
   std::int64_t count;  ///< Columns; at least 1.
 };
 
-/// Y[r][y + j] = bias[r] + sum over e of weights[e][r] * X[offsets[e] * pitch + x + j], for every run of
+/// What is done to a finished sum before it is written: bias, then residual, then ReLU.
+struct Epilogue {
+  const float* bias = nullptr;  ///< One for each row of the slab, or null.
+  const float* residual =
+      nullptr;  ///< Where the slab's first row of the residual starts, or null. Runs as in Y.
+  std::int64_t residual_pitch = 0;
+  bool relu = false;  ///< Negative values become zero; NaN and -0 stay.
+};
+
+/// Y[r][y + j] = epilogue(sum over e of weights[e][r] * X[offsets[e] * pitch + x + j]), for every run of
 /// columns.
 ///
 /// `readable` columns behind the end of a run may be read in X (their values do not matter); nothing but the
-/// run is written. The sum starts at zero, takes the elements in order and adds the bias last. `bias` may be
-/// null.
+/// run is written, or read in the residual. The sum starts at zero and takes the elements in order.
 using SlabKernel = void (*)(const Slab& slab, const float* x, std::int64_t pitch, const ColumnRun* runs,
-                            std::int64_t run_count, std::int64_t readable, const float* bias, float* y,
+                            std::int64_t run_count, std::int64_t readable, const Epilogue& epilogue, float* y,
                             std::int64_t y_pitch);
 
 /// The entry points of one instruction set. A table starts from the next slower one, so it never has a hole.

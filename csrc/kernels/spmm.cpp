@@ -1,7 +1,10 @@
 #include "kernels/spmm.h"
 
 #include <algorithm>
+#include <string>
+#include <utility>
 
+#include "base/check.h"
 #include "kernels/thread_pool.h"
 
 namespace pysim {
@@ -12,13 +15,22 @@ constexpr std::int64_t kWorthAThread = 1 << 17;
 
 }  // namespace
 
-SpmmPlan::SpmmPlan(const BsrView& matrix, const KernelTable& kernels, int threads)
-    : matrix_(matrix), kernels_(kernels), m_(matrix.grid.m), k_(matrix.grid.k), threads_(threads) {
+SpmmPlan::SpmmPlan(const BsrView& matrix, std::vector<float> bias, bool relu, const KernelTable& kernels,
+                   int threads)
+    : matrix_(matrix),
+      bias_(std::move(bias)),
+      relu_(relu),
+      kernels_(kernels),
+      m_(matrix.grid.m),
+      k_(matrix.grid.k),
+      threads_(threads) {
+  require(bias_.empty() || static_cast<std::int64_t>(bias_.size()) == m_, "spmm",
+          "a bias of " + std::to_string(m_), std::to_string(bias_.size()));
   check_threads(threads, "spmm");
 }
 
-void SpmmPlan::run(const float* x, std::int64_t x_pitch, std::int64_t n, float* y,
-                   std::int64_t y_pitch) const {
+void SpmmPlan::run(const float* x, std::int64_t x_pitch, std::int64_t n, const float* residual,
+                   std::int64_t residual_pitch, float* y, std::int64_t y_pitch) const {
   if (n == 0) return;
   const std::int64_t slabs = matrix_.slab_count();
   const std::int64_t panel = kernels_.tile_columns;
@@ -34,8 +46,11 @@ void SpmmPlan::run(const float* x, std::int64_t x_pitch, std::int64_t n, float* 
       const std::int64_t end = std::min(n, begin + panel);
       const ColumnRun run{begin, begin, end - begin};
       for (std::int64_t s = slab_begin; s < slab_end; ++s) {
-        kernels_.slab(matrix_.slab(s), x, x_pitch, &run, 1, n - end, nullptr,
-                      y + matrix_.first_row(s) * y_pitch, y_pitch);
+        const std::int64_t row = matrix_.first_row(s);
+        const Epilogue epilogue{bias_.empty() ? nullptr : bias_.data() + row,
+                                residual == nullptr ? nullptr : residual + row * residual_pitch,
+                                residual_pitch, relu_};
+        kernels_.slab(matrix_.slab(s), x, x_pitch, &run, 1, n - end, epilogue, y + row * y_pitch, y_pitch);
       }
     }
   };

@@ -27,35 +27,52 @@ _MAX_IMAGE_SIZES = 16
 
 
 class SpmmPlan:
-    """Y (m, n) = W X (k, n) for any n, with W block-sparse.
+    """Y (m, n) = W X (k, n) + bias + residual, then perhaps ReLU, for any n, with W block-sparse.
 
     Args:
         matrix: W.
+        bias: (m,) or None.
+        relu: Whether negative results become zero.
         isa: ``scalar``, ``avx2`` or ``avx512``; default: ``PYSIM_ISA`` if set, else the fastest available.
         threads: At most this many; the bits of the result do not depend on it.
 
     Raises:
-        ConfigError: An index of the matrix is out of place, the instruction set is unknown or not available
-            here, or threads is out of range.
+        ConfigError: The bias has another length, the instruction set is unknown or not available here, or
+            threads is out of range.
     """
 
-    def __init__(self, matrix: BsrMatrix, *, isa: str | None = None, threads: int = 1) -> None:
+    def __init__(
+        self,
+        matrix: BsrMatrix,
+        *,
+        bias: npt.ArrayLike | None = None,
+        relu: bool = False,
+        isa: str | None = None,
+        threads: int = 1,
+    ) -> None:
         _check_matrix(matrix, "spmm")
         self._m = matrix.grid.m
         with _as_config_error("spmm"):
-            self._plan = _core.SpmmPlan(*matrix.parts, isa=_name(isa), threads=_integer(threads, "threads"))
+            self._plan = _core.SpmmPlan(
+                *matrix.parts,
+                bias=_numbers(bias, self._m),
+                relu=relu,
+                isa=_name(isa),
+                threads=_integer(threads, "threads"),
+            )
 
     @property
     def isa(self) -> str:
         """The instruction set that runs."""
         return self._plan.isa
 
-    def __call__(self, x: ArrayT, out: ArrayT | None = None) -> ArrayT:
+    def __call__(self, x: ArrayT, out: ArrayT | None = None, *, residual: ArrayT | None = None) -> ArrayT:
         """Multiplies.
 
         Args:
             x: (k, n) float32; rows contiguous, any distance from row to row.
-            out: (m, n) float32 to write to, apart from ``x``; made if absent.
+            out: (m, n) float32 to write to, apart from the others; made if absent.
+            residual: (m, n) float32, added before ReLU.
 
         Raises:
             ShapeError: An array has the wrong type, shape, layout or device, or the two overlap.
@@ -64,8 +81,12 @@ class SpmmPlan:
         if source.ndim != 2:
             raise ShapeError(f"spmm input: expected shape (k, n), got {source.shape}")
         result = _empty_like(x, (self._m, source.shape[1])) if out is None else out
-        with _as_shape_error():
-            self._plan.run(source, _as_numpy(result, "spmm output"))
+        target = _as_numpy(result, "spmm output")
+        added = None if residual is None else _as_numpy(residual, "spmm residual")
+        try:
+            self._plan.run(source, target, added)
+        except (ValueError, TypeError) as error:
+            raise ShapeError(str(error)) from error
         return result
 
 
@@ -80,6 +101,7 @@ class ConvPlan:
         padding: Zeros on each side, vertical, horizontal.
         dilation: Vertical, horizontal.
         bias: (out channels,) or None.
+        relu: Whether negative results become zero.
         isa: As in ``SpmmPlan``.
         threads: As in ``SpmmPlan``.
 
@@ -96,6 +118,7 @@ class ConvPlan:
         padding: tuple[int, int] = (0, 0),
         dilation: tuple[int, int] = (1, 1),
         bias: npt.ArrayLike | None = None,
+        relu: bool = False,
         isa: str | None = None,
         threads: int = 1,
     ) -> None:
@@ -111,7 +134,8 @@ class ConvPlan:
                 stride=_pair(stride, "stride"),
                 padding=_pair(padding, "padding"),
                 dilation=_pair(dilation, "dilation"),
-                bias=None if bias is None else _numbers(bias, sum(matrix.grid.m for matrix in matrices)),
+                bias=_numbers(bias, sum(matrix.grid.m for matrix in matrices)),
+                relu=relu,
                 isa=_name(isa),
                 threads=_integer(threads, "threads"),
             )
@@ -123,13 +147,14 @@ class ConvPlan:
         """The instruction set that runs."""
         return self._weights.isa
 
-    def __call__(self, x: ArrayT, out: ArrayT | None = None) -> ArrayT:
+    def __call__(self, x: ArrayT, out: ArrayT | None = None, *, residual: ArrayT | None = None) -> ArrayT:
         """Convolves.
 
         Args:
             x: (N, in channels, H, W) float32, contiguous (NCHW).
-            out: (N, out channels, out height, out width) float32, contiguous, apart from ``x``; made if
+            out: (N, out channels, out height, out width) float32, contiguous, apart from the others; made if
                 absent.
+            residual: Of the output's shape, float32, contiguous; added after the bias and before ReLU.
 
         Raises:
             ShapeError: An array has the wrong type, shape, layout or device, or the two overlap.
@@ -140,8 +165,12 @@ class ConvPlan:
             raise ShapeError(f"convolution input: expected (N, {self._channels}, H, W), got {source.shape}")
         plan = self._plan_for(source.shape[2], source.shape[3])
         result = _empty_like(x, tuple(plan.out_shape(source.shape[0]))) if out is None else out
-        with _as_shape_error():
-            plan.run(source, _as_numpy(result, "convolution output"))
+        target = _as_numpy(result, "convolution output")
+        added = None if residual is None else _as_numpy(residual, "convolution residual")
+        try:
+            plan.run(source, target, added)
+        except (ValueError, TypeError) as error:
+            raise ShapeError(str(error)) from error
         return result
 
     def _plan_for(self, height: int, width: int) -> _core.ConvPlan:
@@ -174,14 +203,6 @@ def _as_config_error(where: str) -> Iterator[None]:
         raise ConfigError(text if ": expected" in text else f"{where}: {text}") from error
 
 
-@contextlib.contextmanager
-def _as_shape_error() -> Iterator[None]:
-    try:
-        yield
-    except (ValueError, TypeError) as error:
-        raise ShapeError(str(error)) from error
-
-
 def _name(isa: str | None) -> str:
     if isa is not None and not isinstance(isa, str):
         raise ConfigError(f"isa: expected a name, got {isa!r}")
@@ -205,7 +226,9 @@ def _pair(value: tuple[int, int], where: str) -> tuple[int, int]:
     return value[0], value[1]
 
 
-def _numbers(values: npt.ArrayLike, count: int) -> list[float]:
+def _numbers(values: npt.ArrayLike | None, count: int) -> list[float] | None:
+    if values is None:
+        return None
     try:
         array = np.asarray(values, dtype=np.float32)
     except (ValueError, TypeError) as error:
