@@ -29,4 +29,5 @@ inline void store_first(float* p, Vec a, int count) { _mm512_mask_storeu_ps(p, f
 
 #include "kernels/slab_kernel-inl.h"
 
-extern const pysim::KernelTable pysim::kAvx512Kernels = {compute_slab, kLanes, kLanes * kTileVectors[4]};
+extern const pysim::KernelTable pysim::kAvx512Kernels = {compute_slab, compute_gradient, kLanes,
+                                                         kLanes * kTileVectors[4]};

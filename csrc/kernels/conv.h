@@ -24,6 +24,9 @@ struct ConvWindow {
 
   /// Throws std::invalid_argument if a field is out of range.
   void check() const;
+
+  /// Size of the output. Throws std::invalid_argument if the image is empty, beyond 2^31 - 1 or too small.
+  Pair out_size(const Pair& size) const;
 };
 
 /// The weights of a convolution, packed: what does not depend on the image. Immutable.
@@ -31,7 +34,7 @@ struct ConvWeights {
   /// Args: one matrix per group, each (out channels / groups, kh * kw * channels / groups) with kh * kw
   /// positions. Throws std::invalid_argument if shapes disagree or a matrix is broken.
   ConvWeights(const std::vector<BsrView>& matrices, const ConvWindow& kernel_window,
-              std::vector<float> bias_or_none, bool relu_last);
+              std::vector<float> bias_or_none, bool relu_last, bool trainable);
 
   std::int64_t group_count() const { return static_cast<std::int64_t>(groups.size()); }
 
@@ -41,6 +44,15 @@ struct ConvWeights {
   std::vector<PackedMatrix> groups;
   std::vector<float> bias;  ///< (out channels) or empty.
   bool relu;                ///< Whether ReLU comes last.
+  /// Phases of the stride, vertical and horizontal, that some kernel tap falls on.
+  std::vector<std::int64_t> phase_rows;
+  std::vector<std::int64_t> phase_cols;
+  /// If trainable, for each group and phase (row by row) the taps on that phase, transposed: one row for each
+  /// input channel of the group.
+  std::vector<std::vector<PackedMatrix>> transposed;
+
+  /// Kernel positions whose input lies on a phase, in rising order.
+  std::vector<std::int64_t> taps_of(std::int64_t phase_row, std::int64_t phase_col) const;
 };
 
 /// A convolution for one image size, ready to run any number of times, from several threads at once.
@@ -68,7 +80,14 @@ class ConvPlan {
   /// bits of the result do not depend on the number of threads.
   void run(const float* x, std::int64_t batch, const float* residual, float* y) const;
 
+  /// values[g][i] = sum over images and pixels of dy * x at the weight of group g that values[g][i] is, zero
+  /// where a ragged block leaves W; counts[g] of them. Throws std::logic_error unless the weights are
+  /// trainable. The bits of the result do not depend on the number of threads.
+  void weight_gradient(const float* x, std::int64_t batch, const float* dy, const std::vector<float*>& values,
+                       const std::vector<std::int64_t>& counts) const;
+
  private:
+  float* pack(const float* image, int threads) const;
   void pack_channels(const float* image, std::int64_t begin, std::int64_t end, float* planes) const;
   void multiply(std::size_t group, std::int64_t slab_begin, std::int64_t slab_end, std::int64_t row_begin,
                 std::int64_t row_end, const float* planes, const float* residual, float* image_out) const;
@@ -79,8 +98,6 @@ class ConvPlan {
   int threads_;
   Pair size_;
   Pair out_size_{};
-  std::vector<std::int64_t> phase_rows_;  ///< Phases of the vertical stride that some kernel row falls on.
-  std::vector<std::int64_t> phase_cols_;
   std::int64_t plane_rows_ = 0;
   std::int64_t plane_cols_ = 0;
   /// Of all planes of one image, with slack for a vector that starts at the end.

@@ -28,9 +28,24 @@ void compute_slab(const Slab& slab, const float* x, std::int64_t pitch, const Co
   }
 }
 
+void compute_gradient(const Slab& slab, const float* x, std::int64_t pitch, const ColumnRun* runs,
+                      std::int64_t run_count, const float* dy, std::int64_t dy_pitch, float* sums) {
+  for (std::int64_t e = 0; e < slab.elements; ++e) {
+    for (int r = 0; r < slab.rows; ++r) {
+      float sum = 0.0F;
+      for (std::int64_t i = 0; i < run_count; ++i) {
+        for (std::int64_t j = 0; j < runs[i].count; ++j) {
+          sum += dy[r * dy_pitch + runs[i].y + j] * x[slab.offsets[e] * pitch + runs[i].x + j];
+        }
+      }
+      sums[e * slab.rows + r] += sum;
+    }
+  }
+}
+
 }  // namespace
 
-extern const KernelTable kScalarKernels = {compute_slab, 1, 8};
+extern const KernelTable kScalarKernels = {compute_slab, compute_gradient, 1, 8};
 
 const KernelTable& kernel_table(Isa isa) {
   switch (isa) {

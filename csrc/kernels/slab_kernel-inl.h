@@ -131,4 +131,100 @@ void compute_slab(const pysim::Slab& slab, const float* x, std::int64_t pitch, c
   }
 }
 
+// Sums of products along the columns, kRows x kElements at a time; the lanes are added up at the end.
+template <int kRows, int kElements>
+void accumulate_tile(const std::int32_t* offsets, const float* x, std::int64_t pitch,
+                     const pysim::ColumnRun* runs, std::int64_t run_count, const float* dy,
+                     std::int64_t dy_pitch, float* sums) {
+  Vec sum[kRows][kElements];
+  const float* base[kElements];
+#pragma GCC unroll 16
+  for (int e = 0; e < kElements; ++e) {
+    base[e] = x + offsets[e] * pitch;
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) sum[r][e] = zero();
+  }
+  for (std::int64_t i = 0; i < run_count; ++i) {
+    const pysim::ColumnRun& run = runs[i];
+    std::int64_t done = 0;
+    for (; done + kLanes <= run.count; done += kLanes) {
+      Vec in[kElements];
+#pragma GCC unroll 16
+      for (int e = 0; e < kElements; ++e) in[e] = load(base[e] + run.x + done);
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) {
+        const Vec out = load(dy + r * dy_pitch + run.y + done);
+#pragma GCC unroll 16
+        for (int e = 0; e < kElements; ++e) sum[r][e] = fma(out, in[e], sum[r][e]);
+      }
+    }
+    if (done < run.count) {
+      const int count = static_cast<int>(run.count - done);
+      Vec in[kElements];
+#pragma GCC unroll 16
+      for (int e = 0; e < kElements; ++e) in[e] = load_first(base[e] + run.x + done, count);
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) {
+        const Vec out = load_first(dy + r * dy_pitch + run.y + done, count);
+#pragma GCC unroll 16
+        for (int e = 0; e < kElements; ++e) sum[r][e] = fma(out, in[e], sum[r][e]);
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int e = 0; e < kElements; ++e) {
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      float lanes[kLanes];
+      store(lanes, sum[r][e]);
+      for (int half = kLanes / 2; half >= 1; half /= 2) {
+        for (int lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
+      }
+      sums[e * kRows + r] += lanes[0];
+    }
+  }
+}
+
+template <int kRows, int kElements>
+void accumulate_rest(int elements, const std::int32_t* offsets, const float* x, std::int64_t pitch,
+                     const pysim::ColumnRun* runs, std::int64_t run_count, const float* dy,
+                     std::int64_t dy_pitch, float* sums) {
+  if (elements == kElements) {
+    accumulate_tile<kRows, kElements>(offsets, x, pitch, runs, run_count, dy, dy_pitch, sums);
+  } else if constexpr (kElements > 1) {
+    accumulate_rest<kRows, kElements - 1>(elements, offsets, x, pitch, runs, run_count, dy, dy_pitch, sums);
+  }
+}
+
+template <int kRows>
+void accumulate_rows(const pysim::Slab& slab, const float* x, std::int64_t pitch,
+                     const pysim::ColumnRun* runs, std::int64_t run_count, const float* dy,
+                     std::int64_t dy_pitch, float* sums) {
+  constexpr int kElements = kTileVectors[kRows];
+  std::int64_t e = 0;
+  for (; e + kElements <= slab.elements; e += kElements) {
+    accumulate_tile<kRows, kElements>(slab.offsets + e, x, pitch, runs, run_count, dy, dy_pitch,
+                                      sums + e * kRows);
+  }
+  if (e < slab.elements) {
+    accumulate_rest<kRows, kElements - 1>(static_cast<int>(slab.elements - e), slab.offsets + e, x, pitch,
+                                          runs, run_count, dy, dy_pitch, sums + e * kRows);
+  }
+}
+
+void compute_gradient(const pysim::Slab& slab, const float* x, std::int64_t pitch,
+                      const pysim::ColumnRun* runs, std::int64_t run_count, const float* dy,
+                      std::int64_t dy_pitch, float* sums) {
+  switch (slab.rows) {
+    case 1:
+      return accumulate_rows<1>(slab, x, pitch, runs, run_count, dy, dy_pitch, sums);
+    case 2:
+      return accumulate_rows<2>(slab, x, pitch, runs, run_count, dy, dy_pitch, sums);
+    case 3:
+      return accumulate_rows<3>(slab, x, pitch, runs, run_count, dy, dy_pitch, sums);
+    default:
+      return accumulate_rows<4>(slab, x, pitch, runs, run_count, dy, dy_pitch, sums);
+  }
+}
+
 }  // namespace

@@ -47,9 +47,17 @@ using SlabKernel = void (*)(const Slab& slab, const float* x, std::int64_t pitch
                             std::int64_t run_count, std::int64_t readable, const Epilogue& epilogue, float* y,
                             std::int64_t y_pitch);
 
+/// The gradient of a slab's weights: sums[e * rows + r] += sum over runs and their columns j of
+/// dY[r][y + j] * X[offsets[e] * pitch + x + j].
+///
+/// Nothing outside the runs is read. The order of the sum is fixed by the runs and the instruction set.
+using GradientKernel = void (*)(const Slab& slab, const float* x, std::int64_t pitch, const ColumnRun* runs,
+                                std::int64_t run_count, const float* dy, std::int64_t dy_pitch, float* sums);
+
 /// The entry points of one instruction set. A table starts from the next slower one, so it never has a hole.
 struct KernelTable {
   SlabKernel slab;
+  GradientKernel gradient;
   int lanes;         ///< Columns of one vector; runs that are a multiple of it waste nothing.
   int tile_columns;  ///< Columns that a slab of kSlabRows rows computes at one time.
 };

@@ -11,9 +11,16 @@ namespace pysim {
 /// A packed matrix, ready to be multiplied any number of times, from several threads at once. Immutable.
 class SpmmPlan {
  public:
+  /// What of the matrix is multiplied.
+  enum class Form {
+    plain,
+    trainable,   ///< W, and weight_gradient() may be called.
+    transposed,  ///< W^T: m and k change places.
+  };
+
   /// `bias` is (m) or empty. Throws std::invalid_argument if the matrix is broken, the bias has another
   /// length or threads is not 1..kMaxThreads.
-  SpmmPlan(const BsrView& matrix, std::vector<float> bias, bool relu, const KernelTable& kernels,
+  SpmmPlan(const BsrView& matrix, Form form, std::vector<float> bias, bool relu, const KernelTable& kernels,
            int threads);
 
   std::int64_t m() const { return m_; }
@@ -24,6 +31,12 @@ class SpmmPlan {
   /// The bits of the result do not depend on the number of threads.
   void run(const float* x, std::int64_t x_pitch, std::int64_t n, const float* residual,
            std::int64_t residual_pitch, float* y, std::int64_t y_pitch) const;
+
+  /// values[i] = sum over n of dY[o][n] * X[k][n], where values[i] holds W[o][k]; zero where a ragged block
+  /// leaves W. dY (m, n), X (k, n), `count` values. Throws std::logic_error unless the plan is trainable. The
+  /// bits of the result do not depend on the number of threads.
+  void weight_gradient(const float* dy, std::int64_t dy_pitch, const float* x, std::int64_t x_pitch,
+                       std::int64_t n, float* values, std::int64_t count) const;
 
  private:
   PackedMatrix matrix_;
