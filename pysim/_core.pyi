@@ -64,16 +64,39 @@ class SpmmPlan:
         col_idx: npt.NDArray[np.int32],
         values: npt.NDArray[np.float32],
         *,
+        bias: list[float] | None = None,
+        relu: bool = False,
+        trainable: bool = False,
+        transposed: bool = False,
         isa: str,
         threads: int,
     ) -> None: ...
     @property
     def isa(self) -> str: ...
-    def run(self, x: npt.NDArray[np.float32], y: npt.NDArray[np.float32]) -> None: ...
+    def run(
+        self,
+        x: npt.NDArray[np.float32],
+        y: npt.NDArray[np.float32],
+        residual: npt.NDArray[np.float32] | None = None,
+    ) -> None: ...
+    def weight_gradient(
+        self, dy: npt.NDArray[np.float32], x: npt.NDArray[np.float32], values: npt.NDArray[np.float32]
+    ) -> None: ...
 
 class ConvPlan:
-    def run(self, x: npt.NDArray[np.float32], y: npt.NDArray[np.float32]) -> None: ...
+    def run(
+        self,
+        x: npt.NDArray[np.float32],
+        y: npt.NDArray[np.float32],
+        residual: npt.NDArray[np.float32] | None = None,
+    ) -> None: ...
     def out_shape(self, batch: int) -> list[int]: ...
+    def weight_gradient(
+        self, dy: npt.NDArray[np.float32], x: npt.NDArray[np.float32], values: list[npt.NDArray[np.float32]]
+    ) -> None: ...
+
+class ConvInputGradient:
+    def run(self, dy: npt.NDArray[np.float32], dx: npt.NDArray[np.float32]) -> None: ...
 
 class ConvWeights:
     def __init__(
@@ -85,12 +108,15 @@ class ConvWeights:
         padding: tuple[int, int],
         dilation: tuple[int, int],
         bias: list[float] | None,
+        relu: bool = False,
+        trainable: bool = False,
         isa: str,
         threads: int,
     ) -> None: ...
     @property
     def isa(self) -> str: ...
     def plan(self, height: int, width: int) -> ConvPlan: ...
+    def input_gradient(self, height: int, width: int) -> ConvInputGradient: ...
 
 def check_bsr(
     grid: _Grid,

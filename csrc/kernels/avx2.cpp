@@ -18,6 +18,7 @@ inline Vec load(const float* p) { return load8(p); }
 inline Vec load_first(const float* p, int count) { return load8_first(p, count); }
 inline Vec broadcast(const float* p) { return broadcast8(p); }
 inline Vec add(Vec a, Vec b) { return add8(a, b); }
+inline Vec relu(Vec a) { return relu8(a); }
 inline Vec fma(Vec a, Vec b, Vec c) { return fma8(a, b, c); }
 inline void store(float* p, Vec a) { store8(p, a); }
 inline void store_first(float* p, Vec a, int count) { store8_first(p, a, count); }
@@ -26,4 +27,5 @@ inline void store_first(float* p, Vec a, int count) { store8_first(p, a, count);
 
 #include "kernels/slab_kernel-inl.h"
 
-extern const pysim::KernelTable pysim::kAvx2Kernels = {compute_slab, kLanes, kLanes * kTileVectors[4]};
+extern const pysim::KernelTable pysim::kAvx2Kernels = {compute_slab, compute_gradient, kLanes,
+                                                       kLanes * kTileVectors[4]};

@@ -25,6 +25,7 @@ inline Vec load_first(const float* p, int count) {
 }
 inline Vec broadcast(const float* p) { return {broadcast8(p), broadcast8(p)}; }
 inline Vec add(Vec a, Vec b) { return {add8(a.low, b.low), add8(a.high, b.high)}; }
+inline Vec relu(Vec a) { return {relu8(a.low), relu8(a.high)}; }
 inline Vec fma(Vec a, Vec b, Vec c) { return {fma8(a.low, b.low, c.low), fma8(a.high, b.high, c.high)}; }
 inline void store(float* p, Vec a) {
   store8(p, a.low);
@@ -39,4 +40,5 @@ inline void store_first(float* p, Vec a, int count) {
 
 #include "kernels/slab_kernel-inl.h"
 
-extern const pysim::KernelTable pysim::kEmulated16Kernels = {compute_slab, kLanes, kLanes * kTileVectors[4]};
+extern const pysim::KernelTable pysim::kEmulated16Kernels = {compute_slab, compute_gradient, kLanes,
+                                                             kLanes * kTileVectors[4]};

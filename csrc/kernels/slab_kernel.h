@@ -29,19 +29,35 @@ struct ColumnRun {
   std::int64_t count;  ///< Columns; at least 1.
 };
 
-/// Y[r][y + j] = bias[r] + sum over e of weights[e][r] * X[offsets[e] * pitch + x + j], for every run of
+/// What is done to a finished sum before it is written: bias, then residual, then ReLU.
+struct Epilogue {
+  const float* bias = nullptr;  ///< One for each row of the slab, or null.
+  const float* residual =
+      nullptr;  ///< Where the slab's first row of the residual starts, or null. Runs as in Y.
+  std::int64_t residual_pitch = 0;
+  bool relu = false;  ///< Negative values become zero; NaN and -0 stay.
+};
+
+/// Y[r][y + j] = epilogue(sum over e of weights[e][r] * X[offsets[e] * pitch + x + j]), for every run of
 /// columns.
 ///
 /// `readable` columns behind the end of a run may be read in X (their values do not matter); nothing but the
-/// run is written. The sum starts at zero, takes the elements in order and adds the bias last. `bias` may be
-/// null.
+/// run is written, or read in the residual. The sum starts at zero and takes the elements in order.
 using SlabKernel = void (*)(const Slab& slab, const float* x, std::int64_t pitch, const ColumnRun* runs,
-                            std::int64_t run_count, std::int64_t readable, const float* bias, float* y,
+                            std::int64_t run_count, std::int64_t readable, const Epilogue& epilogue, float* y,
                             std::int64_t y_pitch);
+
+/// The gradient of a slab's weights: sums[e * rows + r] += sum over runs and their columns j of
+/// dY[r][y + j] * X[offsets[e] * pitch + x + j].
+///
+/// Nothing outside the runs is read. The order of the sum is fixed by the runs and the instruction set.
+using GradientKernel = void (*)(const Slab& slab, const float* x, std::int64_t pitch, const ColumnRun* runs,
+                                std::int64_t run_count, const float* dy, std::int64_t dy_pitch, float* sums);
 
 /// The entry points of one instruction set. A table starts from the next slower one, so it never has a hole.
 struct KernelTable {
   SlabKernel slab;
+  GradientKernel gradient;
   int lanes;         ///< Columns of one vector; runs that are a multiple of it waste nothing.
   int tile_columns;  ///< Columns that a slab of kSlabRows rows computes at one time.
 };

@@ -104,13 +104,15 @@ isa = sys.argv[1]
 rng = np.random.default_rng(0)
 for m, k in ((1, 1), (5, 9), (8, 33)):
     w = rng.integers(-8, 9, (m, k)).astype(np.float32)
-    plan = SpmmPlan(BsrMatrix.from_dense(w, BlockGrid(m=m, k=k, bh=4, bw=3)), isa=isa, threads=2)
+    matrix = BsrMatrix.from_dense(w, BlockGrid(m=m, k=k, bh=4, bw=3))
+    plan = SpmmPlan(matrix, isa=isa, threads=2, trainable=True)
     for n in range(1, 70):
         for at_end in (False, True):
             x, y = guarded((k, n), at_end), guarded((m, n), at_end)
             x[:] = rng.integers(-8, 9, x.shape)
             plan(x, y)
             assert (y == w @ x).all()
+            plan.weight_gradient(y, x)
             kept.clear()
 grid = BlockGrid(m=6, k=45, positions=9, bh=4, bw=4)
 w = rng.integers(-8, 9, (6, 45)).astype(np.float32)
