@@ -35,10 +35,26 @@ void BsrView::check() const {
           std::to_string(row_ptr[rows]));
 }
 
+namespace {
+
+/// See Slab. Smaller groups leave a shorter rest at the end, so each size is looked at by itself.
+int side_by_side(const std::int32_t* indices, std::int64_t count) {
+  int together = kMostSideBySide;
+  for (std::int64_t e = 1; e < count; ++e) {
+    if (indices[e] == indices[e - 1] + 1) continue;
+    for (int size = 2; size <= together; size *= 2) {
+      if (e % size != 0 && e / size < count / size) together = size / 2;
+    }
+  }
+  return together;
+}
+
+}  // namespace
+
 void PackedMatrix::begin_slab(std::int64_t first_row, std::int64_t rows) {
   slabs_.push_back({first_row, static_cast<std::int64_t>(places_.size()),
                     static_cast<std::int64_t>(indices_.size()), 0,
-                    static_cast<int>(std::min<std::int64_t>(kSlabRows, rows))});
+                    static_cast<int>(std::min<std::int64_t>(kSlabRows, rows)), 1});
 }
 
 void PackedMatrix::add_element(std::int64_t reduction, std::int64_t place, std::int64_t step) {
@@ -50,6 +66,8 @@ void PackedMatrix::add_element(std::int64_t reduction, std::int64_t place, std::
 void PackedMatrix::finish(const float* values, bool keep_places) {
   weights_.reserve(places_.size());
   for (const std::int64_t place : places_) weights_.push_back(values[place]);
+  for (Place& slab : slabs_)
+    slab.side_by_side = pysim::side_by_side(indices_.data() + slab.element_begin, slab.elements);
   if (!keep_places) places_ = {};
 }
 
@@ -131,7 +149,8 @@ PackedMatrix PackedMatrix::transposed(const BsrView& matrix, const std::vector<s
 
 Slab PackedMatrix::slab(std::int64_t slab, const std::int32_t* offsets) const {
   const Place& place = slabs_[index(slab)];
-  return {weights_.data() + place.weight_begin, offsets + place.element_begin, place.elements, place.rows};
+  return {weights_.data() + place.weight_begin, offsets + place.element_begin, place.elements, place.rows,
+          place.side_by_side};
 }
 
 std::vector<std::int64_t> split_by_cost(const PackedMatrix& matrix, int parts) {

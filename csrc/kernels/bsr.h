@@ -63,6 +63,7 @@ class PackedMatrix {
     std::int64_t element_begin;
     std::int64_t elements;
     int rows;
+    int side_by_side;
   };
 
   PackedMatrix() = default;

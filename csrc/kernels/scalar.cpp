@@ -28,6 +28,12 @@ void compute_slab(const Slab& slab, const float* x, std::int64_t pitch, const Co
   }
 }
 
+void compute_narrow(const Slab& slab, const float* x, std::int64_t pitch, int n, const Epilogue& epilogue,
+                    float* y, std::int64_t y_pitch) {
+  const ColumnRun run{0, 0, n};
+  compute_slab(slab, x, pitch, &run, 1, 0, epilogue, y, y_pitch);
+}
+
 void compute_gradient(const Slab& slab, const float* x, std::int64_t pitch, const ColumnRun* runs,
                       std::int64_t run_count, const float* dy, std::int64_t dy_pitch, float* sums) {
   for (std::int64_t e = 0; e < slab.elements; ++e) {
@@ -45,7 +51,7 @@ void compute_gradient(const Slab& slab, const float* x, std::int64_t pitch, cons
 
 }  // namespace
 
-extern const KernelTable kScalarKernels = {compute_slab, compute_gradient, 1, 8};
+extern const KernelTable kScalarKernels = {compute_slab, compute_narrow, compute_gradient, 1, 8};
 
 const KernelTable& kernel_table(Isa isa) {
   switch (isa) {

@@ -43,6 +43,10 @@ void SpmmPlan::run(const float* x, std::int64_t x_pitch, std::int64_t n, const f
   const bool alone = matrix_.cost_before(slabs) < ceil_div(kWorthAThread, n);
   const int threads = alone ? 1 : threads_;
 
+  const auto epilogue_at = [&](std::int64_t row) {
+    return Epilogue{bias_.empty() ? nullptr : bias_.data() + row,
+                    residual == nullptr ? nullptr : residual + row * residual_pitch, residual_pitch, relu_};
+  };
   // One panel of X stays in cache while every slab of the range passes over it.
   const auto multiply = [&](std::int64_t slab_begin, std::int64_t slab_end, std::int64_t panel_begin,
                             std::int64_t panel_end) {
@@ -52,14 +56,25 @@ void SpmmPlan::run(const float* x, std::int64_t x_pitch, std::int64_t n, const f
       const ColumnRun run{begin, begin, end - begin};
       for (std::int64_t s = slab_begin; s < slab_end; ++s) {
         const std::int64_t row = matrix_.first_row(s);
-        const Epilogue epilogue{bias_.empty() ? nullptr : bias_.data() + row,
-                                residual == nullptr ? nullptr : residual + row * residual_pitch,
-                                residual_pitch, relu_};
-        kernels_.slab(matrix_.slab(s), x, x_pitch, &run, 1, n - end, epilogue, y + row * y_pitch, y_pitch);
+        kernels_.slab(matrix_.slab(s), x, x_pitch, &run, 1, n - end, epilogue_at(row), y + row * y_pitch,
+                      y_pitch);
       }
     }
   };
-  if (panels >= 2 * threads) {
+  const auto multiply_narrow = [&](std::int64_t slab_begin, std::int64_t slab_end) {
+    for (std::int64_t s = slab_begin; s < slab_end; ++s) {
+      const std::int64_t row = matrix_.first_row(s);
+      kernels_.narrow(matrix_.slab(s), x, x_pitch, static_cast<int>(n), epilogue_at(row), y + row * y_pitch,
+                      y_pitch);
+    }
+  };
+  if (n <= kernels_.lanes) {
+    const std::vector<std::int64_t> edges = split_by_cost(matrix_, threads);
+    run_parallel(threads, threads, [&](std::int64_t task) {
+      const auto i = static_cast<std::size_t>(task);
+      multiply_narrow(edges[i], edges[i + 1]);
+    });
+  } else if (panels >= 2 * threads) {
     const std::int64_t tasks = std::min<std::int64_t>(panels, 4 * threads);
     run_parallel(threads, tasks, [&](std::int64_t task) {
       multiply(0, slabs, panels * task / tasks, panels * (task + 1) / tasks);
