@@ -1,10 +1,11 @@
-"""The simulated array as the user states it. Compute only: no buffers, no off-chip memory, one array."""
+"""The simulated machine as the user states it: the array, and the memory beside it if there is one."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
+from pysim.config.memory import Memory
 from pysim.errors import ConfigError
 
 Dataflow: TypeAlias = Literal["ws", "os", "is"]
@@ -24,6 +25,7 @@ _SKIPS_OF: dict[Dataflow, tuple[Skip, ...]] = {
 
 MAX_SIDE = 65536
 MAX_MUX = 1024
+MAX_CORES = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +44,9 @@ class Accelerator:
         mux: Inputs of each PE's multiplexer, 1 to 1024; used by ``skip="mux"`` alone.
         group_cols: Array columns that share a feeder, at least 1, or None for the block height; used by
             ``skip="group"`` alone.
+        memory: Buffers and the off-chip channel; None for the array alone, whose operands are always there.
+        cores: Arrays of this kind, each with buffers of its own, that share the off-chip channel; 1 to 1024.
+        reorder: Whether block rows may change places where that saves cycles.
 
     Raises:
         ConfigError: A field is out of range, or the dataflow does not allow the skip mode.
@@ -55,11 +60,19 @@ class Accelerator:
     pipelining: Pipelining = "overlap"
     mux: int = 2
     group_cols: int | None = None
+    memory: Memory | None = None
+    cores: int = 1
+    reorder: bool = False
 
     def __post_init__(self) -> None:
         _check_int("rows", self.rows, MAX_SIDE)
         _check_int("cols", self.cols, MAX_SIDE)
         _check_int("mux", self.mux, MAX_MUX)
+        _check_int("cores", self.cores, MAX_CORES)
+        if not isinstance(self.reorder, bool):
+            raise ConfigError(f"accelerator.reorder: expected true or false, got {self.reorder!r}")
+        if self.memory is not None and not isinstance(self.memory, Memory):
+            raise ConfigError(f"accelerator.memory: expected a Memory or None, got {self.memory!r}")
         if self.group_cols is not None:
             _check_int("group_cols", self.group_cols, None)
         _check_choice("dataflow", self.dataflow, DATAFLOWS)
