@@ -7,6 +7,59 @@ import numpy.typing as npt
 
 _Grid: TypeAlias = tuple[int, int, int, int, int]  # m, k, positions, block height, block width
 
+# Input height and width, output height and width, then (y, x) of kernel, stride, padding and dilation.
+_Conv: TypeAlias = tuple[int, int, int, int, int, int, int, int, int, int, int, int]
+
+class MemoryConfig:
+    def __init__(
+        self,
+        *,
+        input_capacity: int,
+        weight_capacity: int,
+        output_capacity: int,
+        bandwidth: int,
+        latency: int,
+        input_bits: int,
+        weight_bits: int,
+        output_bits: int,
+        accumulator_bits: int,
+        index_bits: int,
+    ) -> None: ...
+
+class MemoryCounts:
+    @property
+    def compute_cycles(self) -> int: ...
+    @property
+    def stall_weight_cycles(self) -> int: ...
+    @property
+    def stall_input_cycles(self) -> int: ...
+    @property
+    def stall_output_cycles(self) -> int: ...
+    @property
+    def input_bytes(self) -> int: ...
+    @property
+    def weight_bytes(self) -> int: ...
+    @property
+    def index_bytes(self) -> int: ...
+    @property
+    def output_bytes(self) -> int: ...
+    @property
+    def spill_bytes(self) -> int: ...
+    @property
+    def reload_bytes(self) -> int: ...
+    @property
+    def input_reads(self) -> int: ...
+    @property
+    def input_writes(self) -> int: ...
+    @property
+    def weight_reads(self) -> int: ...
+    @property
+    def weight_writes(self) -> int: ...
+    @property
+    def output_reads(self) -> int: ...
+    @property
+    def output_writes(self) -> int: ...
+
 class ArrayConfig:
     def __init__(
         self,
@@ -33,8 +86,17 @@ class Counts:
     def kept_macs(self) -> int: ...
     @property
     def padded_macs(self) -> int: ...
+    @property
+    def memory(self) -> MemoryCounts | None: ...
 
-def simulate_event(array: ArrayConfig, grid: _Grid, mask: npt.NDArray[np.bool_], n: int) -> Counts: ...
+def simulate_event(
+    array: ArrayConfig,
+    grid: _Grid,
+    mask: npt.NDArray[np.bool_],
+    n: int,
+    memory: MemoryConfig | None = None,
+    conv: _Conv | None = None,
+) -> Counts: ...
 @overload
 def simulate_cycle(
     array: ArrayConfig,
@@ -42,6 +104,8 @@ def simulate_cycle(
     mask: npt.NDArray[np.bool_],
     w: npt.NDArray[np.float32],
     x: npt.NDArray[np.float32],
+    memory: MemoryConfig | None = None,
+    conv: _Conv | None = None,
 ) -> tuple[Counts, npt.NDArray[np.float32]]: ...
 @overload
 def simulate_cycle(
@@ -50,6 +114,8 @@ def simulate_cycle(
     mask: npt.NDArray[np.bool_],
     w: npt.NDArray[np.int8],
     x: npt.NDArray[np.int8],
+    memory: MemoryConfig | None = None,
+    conv: _Conv | None = None,
 ) -> tuple[Counts, npt.NDArray[np.int32]]: ...
 
 # csrc/kernels: block-sparse products on this machine.

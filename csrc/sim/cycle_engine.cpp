@@ -6,7 +6,10 @@
 
 #include "base/check.h"
 #include "base/checked_math.h"
+#include "sim/demand.h"
 #include "sim/event_engine.h"
+#include "sim/memory.h"
+#include "sim/memory_stepper.h"
 #include "sim/operands.h"
 #include "sim/output_stationary_array.h"
 #include "sim/stationary_array.h"
@@ -31,6 +34,13 @@ std::int64_t last_cycle(const ArrayConfig& array, const std::vector<Fold>& folds
   return checked_add(last, 3 * array.rows + array.cols, "fold start");
 }
 
+void require_few_stalls(std::int64_t cycles) {
+  constexpr std::int64_t most = std::int64_t{1} << 32;
+  require(cycles <= most, "cycle engine",
+          "at most 2^32 cycles with memory (use engine=\"event\" for a channel this slow)",
+          std::to_string(cycles));
+}
+
 void require_steppable(const ArrayConfig& array, std::int64_t cycles) {
   const std::int64_t limit = std::min(token::max_number, max_pe_steps / (array.rows * array.cols));
   require(cycles <= limit, "cycle engine",
@@ -39,14 +49,56 @@ void require_steppable(const ArrayConfig& array, std::int64_t cycles) {
           std::to_string(cycles));
 }
 
+/// The traffic beside the array; null where there is no memory.
+struct Traffic {
+  const MemoryConfig* memory;
+  TransferPlan plan;
+};
+
 template <class Array>
-Counts step_all(Array&& pes, std::int64_t limit) {
+Counts step_array(Array& pes, std::int64_t limit) {
   Counts counts;
+  ArrayAccesses accesses;
   for (std::int64_t cycle = 0; !pes.done(); ++cycle) {
     if (cycle > limit) throw std::logic_error("cycle engine: results are missing after the last fold");
-    pes.step(cycle, counts);
+    pes.step(cycle, counts, accesses);
   }
   return counts;
+}
+
+/// Steps the array in the cycles in which its gates are open; every other cycle is a stall.
+template <class Array>
+Counts step_with_memory(Array& pes, std::int64_t limit, const Traffic& traffic) {
+  Counts counts;
+  ArrayAccesses accesses;
+  MemoryCounts memory;
+  MemoryStepper stepper(traffic.plan, *traffic.memory, memory);
+  std::int64_t stepped = 0;
+  std::int64_t cycle = 0;
+  for (;; ++cycle) {
+    const bool open = stepper.begin(cycle, stepped);
+    if (pes.done() && stepper.done()) break;
+    if (cycle > limit) throw std::logic_error("cycle engine: a transfer or a result never comes");
+    if (open && !pes.done()) {
+      pes.step(stepped++, counts, accesses);
+    } else {
+      stepper.stall();
+    }
+    stepper.end(cycle);
+  }
+  memory.compute_cycles = stepped;
+  memory.input_reads += accesses.input_reads;
+  memory.weight_reads += accesses.weight_reads;
+  memory.output_reads += accesses.output_reads;
+  memory.output_writes += accesses.output_writes;
+  counts.cycles = cycle;
+  counts.memory = memory;
+  return counts;
+}
+
+template <class Array>
+Counts step_all(Array&& pes, std::int64_t limit, const Traffic& traffic) {
+  return traffic.memory == nullptr ? step_array(pes, limit) : step_with_memory(pes, limit, traffic);
 }
 
 template <class Operand>
@@ -75,7 +127,7 @@ std::vector<FoldStart> clock_starts(const ArrayConfig& array, const std::vector<
 
 template <class Operand, class Sum>
 Counts simulate(const ArrayConfig& config, const Layer& layer, const Operand* w, const Operand* x, Sum* y,
-                const std::vector<FoldStart>* given) {
+                const MemoryConfig* memory, const std::vector<FoldStart>* given) {
   // Only to refuse a run that would not end; no figure of it is reported.
   require_steppable(config, simulate_event(config, layer).cycles);
   ArrayConfig array = config;
@@ -85,8 +137,14 @@ Counts simulate(const ArrayConfig& config, const Layer& layer, const Operand* w,
   const std::vector<FoldStart> starts = given != nullptr ? *given : clock_starts(array, list.folds);
   require(starts.size() == list.folds.size(), "fold starts", std::to_string(list.folds.size()) + " starts",
           std::to_string(starts.size()));
-  const std::int64_t limit = last_cycle(array, list.folds, starts);
+  std::int64_t limit = last_cycle(array, list.folds, starts);
   require_steppable(array, limit);
+  Traffic traffic{memory, {}};
+  if (memory != nullptr) {
+    traffic.plan = cheapest_plan(list_demand(array, layer), *memory, layer.grid.block_rows());
+    limit = time_plan(traffic.plan, *memory).cycles;  // A bound for the loop; the stepper finds its own.
+    require_few_stalls(limit);
+  }
 
   Folder folder(array, layer);
   std::vector<std::int64_t> block_col(static_cast<std::size_t>(layer.grid.k));
@@ -100,19 +158,21 @@ Counts simulate(const ArrayConfig& config, const Layer& layer, const Operand* w,
   switch (array.dataflow) {
     case Dataflow::ws: {
       const WeightStationaryOperands<Operand, Sum> operands{shared};
-      counts = step_all(
-          StationaryArray<Operand, Sum, WeightStationaryOperands<Operand, Sum>>(operands, starts), limit);
+      counts =
+          step_all(StationaryArray<Operand, Sum, WeightStationaryOperands<Operand, Sum>>(operands, starts),
+                   limit, traffic);
       break;
     }
     case Dataflow::is: {
       const InputStationaryOperands<Operand, Sum> operands{shared};
-      counts = step_all(
-          StationaryArray<Operand, Sum, InputStationaryOperands<Operand, Sum>>(operands, starts), limit);
+      counts =
+          step_all(StationaryArray<Operand, Sum, InputStationaryOperands<Operand, Sum>>(operands, starts),
+                   limit, traffic);
       break;
     }
     case Dataflow::os: {
       const OutputStationaryOperands<Operand, Sum> operands{shared};
-      counts = step_all(OutputStationaryArray<Operand, Sum>(operands, starts), limit);
+      counts = step_all(OutputStationaryArray<Operand, Sum>(operands, starts), limit, traffic);
       break;
     }
   }
@@ -124,13 +184,14 @@ Counts simulate(const ArrayConfig& config, const Layer& layer, const Operand* w,
 }  // namespace
 
 Counts simulate_cycle(const ArrayConfig& array, const Layer& layer, const float* w, const float* x, float* y,
-                      const std::vector<FoldStart>* starts) {
-  return simulate<float, float>(array, layer, w, x, y, starts);
+                      const MemoryConfig* memory, const std::vector<FoldStart>* starts) {
+  return simulate<float, float>(array, layer, w, x, y, memory, starts);
 }
 
 Counts simulate_cycle(const ArrayConfig& array, const Layer& layer, const std::int8_t* w,
-                      const std::int8_t* x, std::int32_t* y, const std::vector<FoldStart>* starts) {
-  return simulate<std::int8_t, std::int32_t>(array, layer, w, x, y, starts);
+                      const std::int8_t* x, std::int32_t* y, const MemoryConfig* memory,
+                      const std::vector<FoldStart>* starts) {
+  return simulate<std::int8_t, std::int32_t>(array, layer, w, x, y, memory, starts);
 }
 
 std::vector<ScheduledFold> schedule_folds(const ArrayConfig& array, const Layer& layer) {

@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "base/checked_math.h"
+#include "sim/demand.h"
+#include "sim/memory.h"
 #include "sim/schedule.h"
 
 namespace pysim {
@@ -24,9 +26,20 @@ void add_folds(const ArrayConfig& array, std::int64_t depth, std::int64_t folds,
   slots = checked_add(slots, checked_mul(fold_slots, folds, "MAC slots"), "MAC slots");
 }
 
+void add_memory(const ArrayConfig& array, const Layer& layer, const MemoryConfig& memory, Counts& counts) {
+  const Demand demand = list_demand(array, layer);
+  const TransferPlan plan = cheapest_plan(demand, memory, layer.grid.block_rows());
+  const MemoryTiming timing = time_plan(plan, memory);
+  counts.memory.emplace();
+  count_traffic(plan, demand.accesses, *counts.memory);
+  counts.memory->compute_cycles = plan.compute_cycles;
+  std::copy(timing.stalls, timing.stalls + 3, counts.memory->stalls);
+  counts.cycles = timing.cycles;
+}
+
 }  // namespace
 
-Counts simulate_event(const ArrayConfig& array, const Layer& layer) {
+Counts simulate_event(const ArrayConfig& array, const Layer& layer, const MemoryConfig* memory) {
   Folder folder(array, layer);
   FoldClock clock(array);
   Counts counts;
@@ -56,6 +69,7 @@ Counts simulate_event(const ArrayConfig& array, const Layer& layer) {
   counts.skipped_macs = layer.grid.m * layer.grid.k * layer.n - counts.macs;
   counts.kept_macs = folder.kept_weights() * layer.n;
   counts.padded_macs = slots - counts.macs;
+  if (memory != nullptr) add_memory(array, layer, *memory, counts);
   return counts;
 }
 

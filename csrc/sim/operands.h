@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "sim/counts.h"
 #include "sim/folding.h"
 
 namespace pysim {
@@ -52,6 +53,7 @@ template <class Operand>
 struct Held {
   Operand value;
   std::int32_t select;
+  bool stored = false;  ///< Whether a buffer holds it: neither padding nor in a pruned block.
 };
 
 /// Matrices and geometry shared by the three dataflows. Weights of pruned blocks are zero in `w`.
@@ -89,21 +91,29 @@ struct Operands {
     const std::int64_t feature = strip.feature_begin + col;
     const std::uint8_t* const kept = layer.mask + feature / layer.grid.bh * layer.grid.block_cols();
     std::int64_t chosen = -1;
+    bool stored = false;
     for (std::int64_t i = 0; i < array.slot_members(); ++i) {
       const std::int64_t k = element(*feed, lane, i);
       if (k < 0) continue;
       const bool keeps = kept[block_col[static_cast<std::size_t>(k)]] != 0;
       if (chosen < 0 || keeps) chosen = i;
+      stored = keeps;
       if (keeps) break;
     }
     const std::int64_t k = element(*feed, lane, chosen);
-    return {w[feature * layer.grid.k + k], static_cast<std::int32_t>(chosen)};
+    return {w[feature * layer.grid.k + k], static_cast<std::int32_t>(chosen), stored};
   }
 };
 
 /// `ws`: rows hold lanes, columns features; positions are streamed.
 template <class Operand, class Sum>
 struct WeightStationaryOperands : Operands<Operand, Sum> {
+  /// Words that a buffer was read for: what is preloaded, what is streamed.
+  static std::int64_t& preloaded(ArrayAccesses& accesses) { return accesses.weight_reads; }
+  static std::int64_t& streamed(ArrayAccesses& accesses) { return accesses.input_reads; }
+  /// Whether the buffer holds what row `row` streams as operand t; only where the row is not padding.
+  bool stream_is_stored(std::int64_t, std::int64_t, std::int64_t) const { return true; }
+
   /// Where the stream of a row starts, or null where the row is padding.
   const Operand* stream_base(std::int64_t f, std::int64_t feeder, std::int64_t row,
                              std::int64_t member) const {
@@ -133,6 +143,15 @@ struct WeightStationaryOperands : Operands<Operand, Sum> {
 /// `is`: rows hold reduction elements, columns positions; features are streamed.
 template <class Operand, class Sum>
 struct InputStationaryOperands : Operands<Operand, Sum> {
+  static std::int64_t& preloaded(ArrayAccesses& accesses) { return accesses.input_reads; }
+  static std::int64_t& streamed(ArrayAccesses& accesses) { return accesses.weight_reads; }
+  bool stream_is_stored(std::int64_t f, std::int64_t row, std::int64_t t) const {
+    const TileFeatures& tile = this->tile(this->fold(f));
+    const std::int64_t block_row = tile.features[static_cast<std::size_t>(t)] / this->layer.grid.bh;
+    const std::int64_t col = this->block_col[static_cast<std::size_t>(tile.reduction.begin + row)];
+    return this->layer.mask[block_row * this->layer.grid.block_cols() + col] != 0;
+  }
+
   const Operand* stream_base(std::int64_t f, std::int64_t, std::int64_t row, std::int64_t) const {
     const Span reduction = this->tile(this->fold(f)).reduction;
     return row < reduction.size() ? this->w + reduction.begin + row : nullptr;
@@ -146,7 +165,7 @@ struct InputStationaryOperands : Operands<Operand, Sum> {
     const Span reduction = this->tile(fold).reduction;
     const std::int64_t position = fold.chunk * this->array.cols + col;
     if (row >= reduction.size() || position >= this->layer.n) return {Operand{0}, -1};
-    return {this->x[(reduction.begin + row) * this->layer.n + position], 0};
+    return {this->x[(reduction.begin + row) * this->layer.n + position], 0, true};
   }
 
   Sum* result(std::int64_t f, std::int64_t t, std::int64_t col) const {
@@ -167,6 +186,10 @@ struct OutputStationaryOperands : Operands<Operand, Sum> {
     return feeder < static_cast<std::int64_t>(strip.feeds.size()) &&
            t < strip.feeds[static_cast<std::size_t>(feeder)].lanes &&
            fold.chunk * this->array.rows + row < this->layer.n;
+  }
+  /// Whether a multiplexer line carries an input on this lane.
+  bool has_input(std::int64_t f, std::int64_t feeder, std::int64_t t, std::int64_t member) const {
+    return this->element(this->strip(this->fold(f)).feeds[static_cast<std::size_t>(feeder)], t, member) >= 0;
   }
   /// The input on one multiplexer line; only where row_is_real.
   Operand input(std::int64_t f, std::int64_t feeder, std::int64_t row, std::int64_t t,

@@ -1,6 +1,6 @@
 """What comes back from simulation and from a run. Plain frozen data."""
 
-from pysim.result.gemm import GemmResult
+from pysim.result.gemm import GemmResult, MemoryResult
 from pysim.result.run import (
     SCHEMA,
     Accuracy,
@@ -21,6 +21,7 @@ __all__ = [
     "GemmResult",
     "KernelTiming",
     "LayerResult",
+    "MemoryResult",
     "NetworkTime",
     "RunResult",
     "VectorWork",

@@ -2,40 +2,56 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from pysim import _core
-from pysim.config import Accelerator
+from pysim.config import Accelerator, Memory
 from pysim.errors import ConfigError, ShapeError
-from pysim.result import GemmResult
+from pysim.result import GemmResult, MemoryResult
 from pysim.result.gemm import OutputArray
-from pysim.workload import BlockGrid, BoolArray
+from pysim.workload import BlockGrid, BoolArray, ConvGeometry
 
 Engine: TypeAlias = Literal["event", "cycle"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)
 
 
-def simulate_layer(grid: BlockGrid, mask: BoolArray, n: int, accelerator: Accelerator) -> GemmResult:
+def simulate_layer(
+    grid: BlockGrid,
+    mask: BoolArray,
+    n: int,
+    accelerator: Accelerator,
+    *,
+    conv: ConvGeometry | None = None,
+) -> GemmResult:
     """Counts of W (m, k) times (k, n) from the block mask alone, by the event engine.
 
     Args:
         grid: The shape of W and its blocks.
         mask: (block rows, block columns), True where a block is kept.
         n: Output positions, at least 1.
-        accelerator: The array.
+        accelerator: The array, and the memory beside it if it has one.
+        conv: The convolution that the product stands for, so that a pixel that several kernel positions need
+            is fetched once; None for a plain product, whose X has K * N elements of its own. Used by the
+            memory alone.
 
     Raises:
-        ShapeError: The mask is not a bool array of the grid's shape.
-        ConfigError: n is below 1, or a count does not fit in 64 bits.
+        ShapeError: The mask is not a bool array of the grid's shape, or the convolution does not match.
+        ConfigError: n is below 1, a count does not fit in 64 bits, or a buffer is too small for the layer.
     """
     grid.check_mask(mask)
     n = _positive_int(n, "n")
     try:
         counts = _core.simulate_event(
-            _core_array(accelerator, grid), _grid_tuple(grid), np.ascontiguousarray(mask), n
+            _core_array(accelerator, grid),
+            _grid_tuple(grid),
+            np.ascontiguousarray(mask),
+            n,
+            _core_memory(accelerator.memory),
+            _conv_tuple(conv, grid, n),
         )
     except (ValueError, TypeError) as error:
         raise ConfigError(str(error)) from error
@@ -51,6 +67,7 @@ def simulate_gemm(
     engine: Engine = "event",
     mask: npt.ArrayLike | None = None,
     positions: int = 1,
+    conv: ConvGeometry | None = None,
 ) -> GemmResult:
     """Simulates Y (M, N) = W (M, K) X (K, N) with pruned blocks.
 
@@ -58,15 +75,17 @@ def simulate_gemm(
         w: (M, K) weights; float32 or int8 for the cycle engine, any number type for the event engine.
         x: (K, N) inputs of the weights' type, or N alone for the event engine, at least 1.
         block: Block height in output features and width in input channels, each at least 1.
-        accelerator: The array.
+        accelerator: The array, and the memory beside it if it has one.
         engine: ``event`` counts fold by fold; ``cycle`` steps every register and also produces Y.
         mask: (block rows, block columns) bool, True where a block is kept; weights of other blocks count as
             zero. Default: a block is pruned if all its weights are zero.
         positions: Kernel positions; K = positions * channels, and no block straddles two of them.
+        conv: As for ``simulate_layer``.
 
     Raises:
-        ShapeError: An array has the wrong shape or type.
-        ConfigError: A setting is out of range, or the layer is too large for the cycle engine.
+        ShapeError: An array has the wrong shape or type, or the convolution is not of this product.
+        ConfigError: A setting is out of range, the layer is too large for the cycle engine, or a buffer is
+            too small for the layer.
     """
     if engine not in ENGINES:
         raise ConfigError(f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}")
@@ -80,13 +99,13 @@ def simulate_gemm(
     kept = grid.nonzero_blocks(weights) if mask is None else np.asarray(mask)
     grid.check_mask(kept)
     if engine == "event":
-        return simulate_layer(grid, kept, _positions_of(x, grid.k), accelerator)
+        return simulate_layer(grid, kept, _positions_of(x, grid.k), accelerator, conv=conv)
     if np.ndim(x) == 0:
         raise ShapeError(
             "inputs: expected an array of shape (K, N) for engine cycle, got a number",
             hint='Pass the inputs, or use engine="event".',
         )
-    return _simulate_cycle(grid, kept, weights, np.asarray(x), accelerator)
+    return _simulate_cycle(grid, kept, weights, np.asarray(x), accelerator, conv)
 
 
 def _simulate_cycle(
@@ -95,6 +114,7 @@ def _simulate_cycle(
     w: npt.NDArray[np.generic],
     x: npt.NDArray[np.generic],
     accelerator: Accelerator,
+    conv: ConvGeometry | None,
 ) -> GemmResult:
     _check_inputs(x, grid.k)
     if w.dtype != x.dtype or w.dtype not in (np.float32, np.int8):
@@ -108,7 +128,13 @@ def _simulate_cycle(
     output: OutputArray
     try:
         counts, output = _core.simulate_cycle(
-            array, _grid_tuple(grid), kept, np.ascontiguousarray(w), np.ascontiguousarray(x)
+            array,
+            _grid_tuple(grid),
+            kept,
+            np.ascontiguousarray(w),
+            np.ascontiguousarray(x),
+            _core_memory(accelerator.memory),
+            _conv_tuple(conv, grid, x.shape[1]),
         )
     except ValueError as error:
         raise ConfigError(str(error)) from error
@@ -125,11 +151,67 @@ def _result(counts: _core.Counts, accelerator: Accelerator, output: OutputArray 
         kept_macs=counts.kept_macs,
         padded_macs=counts.padded_macs,
         utilization=counts.macs / slots if slots else 0.0,
+        memory=None if counts.memory is None else _memory_result(counts.memory),
         output=output,
     )
 
 
+def _memory_result(counts: _core.MemoryCounts) -> MemoryResult:
+    return MemoryResult(**{field.name: getattr(counts, field.name) for field in fields(MemoryResult)})
+
+
+def _core_memory(memory: Memory | None) -> _core.MemoryConfig | None:
+    if memory is None:
+        return None
+    if memory.mode == "rowbuffer":
+        raise ConfigError(
+            "memory.mode: expected ideal or bandwidth, got rowbuffer, which is not modelled yet",
+            hint='Use mode="bandwidth".',
+        )
+    waits = memory.mode == "bandwidth"
+    return _core.MemoryConfig(
+        input_capacity=memory.input_bytes,
+        weight_capacity=memory.weight_bytes,
+        output_capacity=memory.output_bytes,
+        # In 2**-20 bytes per cycle, rounded down: the channel is never faster than it says.
+        bandwidth=int(memory.bandwidth * 2**20) if waits and memory.bandwidth is not None else 0,
+        latency=memory.latency if waits else 0,
+        input_bits=memory.input_bits,
+        weight_bits=memory.weight_bits,
+        output_bits=memory.output_bits,
+        accumulator_bits=memory.accumulator_bits,
+        index_bits=memory.index_bits,
+    )
+
+
+_ConvTuple: TypeAlias = tuple[int, int, int, int, int, int, int, int, int, int, int, int]
+
+
+def _conv_tuple(conv: ConvGeometry | None, grid: BlockGrid, n: int) -> _ConvTuple | None:
+    if conv is None:
+        return None
+    kernel_positions = conv.kernel[0] * conv.kernel[1]
+    positions = conv.batch * conv.out_height * conv.out_width
+    if kernel_positions != grid.positions or positions != n:
+        raise ShapeError(
+            f"convolution: expected {grid.positions} kernel positions and {n} output positions, "
+            f"got {kernel_positions} and {positions}"
+        )
+    return (
+        conv.height,
+        conv.width,
+        conv.out_height,
+        conv.out_width,
+        *conv.kernel,
+        *conv.stride,
+        *conv.padding,
+        *conv.dilation,
+    )
+
+
 def _core_array(accelerator: Accelerator, grid: BlockGrid) -> _core.ArrayConfig:
+    if accelerator.cores > 1 or accelerator.reorder:
+        raise ConfigError("accelerator: expected cores of 1 and reorder off, the others are not modelled yet")
     return _core.ArrayConfig(
         rows=accelerator.rows,
         cols=accelerator.cols,
