@@ -1,6 +1,6 @@
 """What comes back from simulation and from a run. Plain frozen data."""
 
-from pysim.result.gemm import GemmResult, MemoryResult
+from pysim.result.gemm import GemmResult, MemoryResult, add_results
 from pysim.result.run import (
     SCHEMA,
     Accuracy,
@@ -25,4 +25,5 @@ __all__ = [
     "NetworkTime",
     "RunResult",
     "VectorWork",
+    "add_results",
 ]

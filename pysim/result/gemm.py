@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -103,3 +104,26 @@ class GemmResult:
     utilization: float
     memory: MemoryResult | None = None
     output: OutputArray | None = field(default=None, compare=False, repr=False)
+
+
+def add_results(results: Sequence[GemmResult], pes: int) -> GemmResult:
+    """Products that run one after the other on the same ``pes`` PEs, without their outputs.
+
+    Either all or none of them have memory figures.
+    """
+
+    def total(name: str) -> int:
+        return sum(getattr(result, name) for result in results)
+
+    memories = [result.memory for result in results if result.memory is not None]
+    memory = None
+    if memories:
+        names = [item.name for item in fields(MemoryResult)]
+        memory = MemoryResult(**{name: sum(getattr(m, name) for m in memories) for name in names})
+    slots = pes * total("cycles")
+    counted = ("cycles", "folds", "macs", "skipped_macs", "kept_macs", "padded_macs")
+    return GemmResult(
+        **{name: total(name) for name in counted},
+        utilization=total("macs") / slots if slots else 0.0,
+        memory=memory,
+    )

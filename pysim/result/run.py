@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from pysim.config import Accelerator
+from pysim.result.gemm import GemmResult
 from pysim.workload import UnmappedOp
 
 SCHEMA = 1
@@ -53,11 +54,9 @@ class LayerResult:
         pruned: Whether pruning was allowed to touch it.
         blocks_total: Blocks of all groups.
         blocks_kept: Of those, kept.
-        cycles_dense: The same machine with ``skip="none"``.
-        cycles: With the chosen skip mode.
-        utilization: MACs done over PEs x cycles, 0 to 1.
-        macs: MACs that the array did.
-        cycles_by_skip: Cycles with every skip mode that the dataflow allows.
+        dense: Counts of the unpruned layer on the same machine with ``skip="none"``.
+        counts: Counts of the pruned layer with the chosen skip mode.
+        cycles_by_skip: Cycles of the pruned layer with every skip mode that the dataflow allows.
         kernel: Measured times; None if not measured.
     """
 
@@ -69,12 +68,22 @@ class LayerResult:
     pruned: bool
     blocks_total: int
     blocks_kept: int
-    cycles_dense: int
-    cycles: int
-    utilization: float
-    macs: int
+    dense: GemmResult
+    counts: GemmResult
     cycles_by_skip: dict[str, int]
     kernel: KernelTiming | None
+
+    @property
+    def cycles_dense(self) -> int:
+        return self.dense.cycles
+
+    @property
+    def cycles(self) -> int:
+        return self.counts.cycles
+
+    @property
+    def utilization(self) -> float:
+        return self.counts.utilization
 
     @property
     def speedup(self) -> float | None:
@@ -140,7 +149,7 @@ class BlockRun:
 
     @property
     def cycles_by_skip(self) -> dict[str, int]:
-        """Total cycles for every skip mode, ``none`` first."""
+        """Total cycles of the pruned network for every skip mode, ``none`` first."""
         modes = self.layers[0].cycles_by_skip
         return {mode: sum(layer.cycles_by_skip[mode] for layer in self.layers) for mode in modes}
 
@@ -298,5 +307,18 @@ def _layer_json(layer: LayerResult) -> dict[str, object]:
         "cycles": layer.cycles,
         "speedup": layer.speedup,
         "utilization": layer.utilization,
+        "counts": _counts_json(layer.counts),
+        "counts_dense": _counts_json(layer.dense),
         "kernel": None if kernel is None else {**asdict(kernel), "speedup": kernel.speedup},
+    }
+
+
+def _counts_json(counts: GemmResult) -> dict[str, object]:
+    memory = counts.memory
+    return {
+        "folds": counts.folds,
+        "macs": counts.macs,
+        "kept_macs": counts.kept_macs,
+        "padded_macs": counts.padded_macs,
+        "memory": None if memory is None else asdict(memory),
     }

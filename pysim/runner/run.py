@@ -15,10 +15,9 @@ from pysim.lowering import Activation, trace
 from pysim.pruning import PruneConfig, element_masks, kept_count
 from pysim.result import Accuracy, BlockRun, Check, KernelTiming, LayerResult, RunResult
 from pysim.runner.simulate import (
-    LayerCycles,
+    LayerCounts,
     layer_to_step,
     simulate_network_layer,
-    skip_label,
     step_layer,
     vector_work,
 )
@@ -152,8 +151,7 @@ def _block_run(
         simulate_network_layer(layer, mask, config.accelerator)
         for layer, mask in zip(workload.layers, masks, strict=True)
     ]
-    chosen = skip_label(config.accelerator)
-    stepped = layer_to_step(workload.layers, [s.by_skip[chosen] for s in simulated], touched)
+    stepped = layer_to_step(workload.layers, [s.chosen.cycles for s in simulated], touched)
     names = (
         frozenset(layer.name for layer in workload.layers) if config.measure else frozenset({stepped.name})
     )
@@ -173,7 +171,7 @@ def _block_run(
                 activations[stepped.name],
                 masks[index],
                 config.accelerator,
-                simulated[index].by_skip[chosen],
+                simulated[index].chosen.cycles,
             )
         )
     if config.measure:
@@ -189,8 +187,8 @@ def _block_run(
             dense=dense.accuracy, before_finetune=pruned.before_finetune, pruned=pruned.accuracy
         ),
         layers=tuple(
-            _layer_result(layer, mask, hit, cycles, chosen, timing)
-            for layer, mask, hit, cycles, timing in zip(
+            _layer_result(layer, mask, hit, counts, timing)
+            for layer, mask, hit, counts, timing in zip(
                 workload.layers, masks, touched, simulated, timings, strict=True
             )
         ),
@@ -259,7 +257,7 @@ def _kernel_check(timings: Sequence[KernelTiming | None]) -> Check:
 
 
 def _layer_result(
-    layer: Layer, mask: BlockMask, hit: bool, cycles: LayerCycles, chosen: str, timing: KernelTiming | None
+    layer: Layer, mask: BlockMask, hit: bool, counts: LayerCounts, timing: KernelTiming | None
 ) -> LayerResult:
     return LayerResult(
         name=layer.name,
@@ -270,10 +268,8 @@ def _layer_result(
         pruned=hit,
         blocks_total=mask.blocks_total,
         blocks_kept=mask.blocks_kept,
-        cycles_dense=cycles.by_skip["none"],
-        cycles=cycles.by_skip[chosen],
-        utilization=cycles.utilization,
-        macs=cycles.macs,
-        cycles_by_skip=cycles.by_skip,
+        dense=counts.dense,
+        counts=counts.chosen,
+        cycles_by_skip=counts.by_skip,
         kernel=timing,
     )
