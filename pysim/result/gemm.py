@@ -121,9 +121,13 @@ def add_results(results: Sequence[GemmResult], pes: int) -> GemmResult:
         names = [item.name for item in fields(MemoryResult)]
         memory = MemoryResult(**{name: sum(getattr(m, name) for m in memories) for name in names})
     slots = pes * total("cycles")
-    counted = ("cycles", "folds", "macs", "skipped_macs", "kept_macs", "padded_macs")
     return GemmResult(
-        **{name: total(name) for name in counted},
+        cycles=total("cycles"),
+        folds=total("folds"),
+        macs=total("macs"),
+        skipped_macs=total("skipped_macs"),
+        kept_macs=total("kept_macs"),
+        padded_macs=total("padded_macs"),
         utilization=total("macs") / slots if slots else 0.0,
         memory=memory,
     )

@@ -6,6 +6,7 @@ goes.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 
 from pysim.config import Accelerator
@@ -116,6 +117,33 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Energy:
+    """Energy of the layers of one run; the vector unit is not in it.
+
+    Args:
+        table: Name of the energy table.
+        unit: Of every figure here: ``pJ``, or ``MAC equivalents``.
+        components: Energy of the pruned layers by component.
+        components_dense: Of the unpruned layers, the same components.
+        notes: What the table assumes and leaves out.
+    """
+
+    table: str
+    unit: str
+    components: dict[str, float]
+    components_dense: dict[str, float]
+    notes: tuple[str, ...]
+
+    @property
+    def total(self) -> float:
+        return math.fsum(self.components.values())
+
+    @property
+    def total_dense(self) -> float:
+        return math.fsum(self.components_dense.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BlockRun:
     """Everything about one block size.
 
@@ -125,6 +153,7 @@ class BlockRun:
         sparsity_model: The same zeros as a share of the weights of all layers.
         accuracy: See there.
         layers: In order of execution.
+        energy: Of the layers; None where the accelerator or its energy table lacks a figure.
         checks: See there.
     """
 
@@ -133,6 +162,7 @@ class BlockRun:
     sparsity_model: float
     accuracy: Accuracy
     layers: tuple[LayerResult, ...]
+    energy: Energy | None
     checks: tuple[Check, ...]
 
     @property
@@ -217,6 +247,7 @@ class RunResult:
         unmapped: Work that the array does not do.
         unmapped_share: Its share of all operations, 0 to 1.
         vector: That work on the accelerator's vector unit; None if it has none.
+        energy_missing: Why there is no energy; empty if there is.
         runs: In the order asked for.
     """
 
@@ -232,6 +263,7 @@ class RunResult:
     unmapped: tuple[UnmappedOp, ...]
     unmapped_share: float
     vector: VectorWork | None
+    energy_missing: tuple[str, ...]
     runs: tuple[BlockRun, ...]
 
     def network_time(self, run: BlockRun) -> NetworkTime | None:
@@ -266,6 +298,7 @@ class RunResult:
                 "ops": [asdict(op) for op in self.unmapped],
             },
             "vector": None if self.vector is None else asdict(self.vector) | {"cycles": self.vector.cycles},
+            "energy_missing": list(self.energy_missing),
             "runs": [_block_run_json(run, self.network_time(run)) for run in self.runs],
         }
 
@@ -288,8 +321,13 @@ def _block_run_json(run: BlockRun, network: NetworkTime | None) -> dict[str, obj
             },
             "network": None if network is None else asdict(network) | {"speedup": network.speedup},
         },
+        "energy": None if run.energy is None else _energy_json(run.energy),
         "checks": [asdict(check) for check in run.checks],
     }
+
+
+def _energy_json(energy: Energy) -> dict[str, object]:
+    return asdict(energy) | {"total": energy.total, "total_dense": energy.total_dense}
 
 
 def _layer_json(layer: LayerResult) -> dict[str, object]:

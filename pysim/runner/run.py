@@ -10,10 +10,12 @@ import torch
 
 import pysim
 from pysim.config import Accelerator
+from pysim.energy import missing_figures
 from pysim.errors import ConfigError
 from pysim.lowering import Activation, trace
 from pysim.pruning import PruneConfig, element_masks, kept_count
 from pysim.result import Accuracy, BlockRun, Check, KernelTiming, LayerResult, RunResult
+from pysim.runner.energy import energy_of
 from pysim.runner.simulate import (
     LayerCounts,
     layer_to_step,
@@ -127,6 +129,7 @@ def run(config: RunConfig, progress: Progress = no_progress) -> RunResult:
         unmapped=workload.unmapped,
         unmapped_share=workload.unmapped_share,
         vector=vector_work(workload, config.accelerator),
+        energy_missing=missing_figures(config.accelerator),
         runs=tuple(runs),
     )
 
@@ -192,6 +195,7 @@ def _block_run(
                 workload.layers, masks, touched, simulated, timings, strict=True
             )
         ),
+        energy=energy_of([s.dense for s in simulated], [s.chosen for s in simulated], config.accelerator),
         checks=tuple(checks),
     )
 

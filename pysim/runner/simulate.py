@@ -44,18 +44,24 @@ def simulate_network_layer(layer: Layer, mask: BlockMask, accelerator: Accelerat
         results = [simulate_layer(mask.grid, keep, layer.n, machine, conv=layer.conv) for keep in keeps]
         return add_results(results, machine.rows * machine.cols * machine.cores)
 
-    memory = accelerator.memory
-    unpruned = replace(
-        accelerator, skip="none", memory=None if memory is None else replace(memory, index_bits=0)
-    )
-    everything = np.ones_like(mask.keep)
-    modes = {mode: replace(accelerator, skip=mode) for mode in accelerator.allowed_skips()}
-    pruned = {skip_label(machine): simulate(mask.keep, machine) for machine in modes.values()}
+    everything = BlockMask(grid=mask.grid, keep=np.ones_like(mask.keep))
+    machine = _machine_for(mask, accelerator)
+    pruned = {
+        skip_label(mode): simulate(mask.keep, mode)
+        for mode in (replace(machine, skip=skip) for skip in accelerator.allowed_skips())
+    }
     return LayerCounts(
         by_skip={label: result.cycles for label, result in pruned.items()},
-        dense=simulate(everything, unpruned),
+        dense=simulate(everything.keep, replace(_machine_for(everything, accelerator), skip="none")),
         chosen=pruned[skip_label(accelerator)],
     )
+
+
+def _machine_for(mask: BlockMask, accelerator: Accelerator) -> Accelerator:
+    """The machine as this layer sees it: weights that keep every block are stored dense, without indices."""
+    if accelerator.memory is None or mask.blocks_kept < mask.blocks_total:
+        return accelerator
+    return replace(accelerator, memory=replace(accelerator.memory, index_bits=0))
 
 
 def vector_work(workload: Workload, accelerator: Accelerator) -> VectorWork | None:
@@ -102,7 +108,7 @@ def step_layer(
             w,
             x,
             block=(grid.bh, grid.bw),
-            accelerator=accelerator,
+            accelerator=_machine_for(mask, accelerator),
             engine="cycle",
             mask=keep,
             positions=grid.positions,
