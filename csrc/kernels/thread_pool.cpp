@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <exception>
@@ -27,71 +28,75 @@ inline void pause() {
 #endif
 }
 
+/// A job is open from the moment it is posted until the caller finds no task left. Workers that come in
+/// between join it; those that come later do not, and nobody waits for them: on a busy machine a worker may
+/// take milliseconds to get a core.
 class ThreadPool {
  public:
   void run(int threads, std::int64_t count, const std::function<void(std::int64_t)>& task) {
     const std::lock_guard turn(turn_);
     const int helpers = threads - 1;
+    int asleep = 0;
     {
       const std::lock_guard lock(mutex_);
       while (static_cast<int>(workers_.size()) < helpers) {
-        const int id = static_cast<int>(workers_.size());
-        const std::uint64_t seen = generation_.load(std::memory_order_relaxed);
-        workers_.emplace_back([this, id, seen] { work(id, seen); });
+        workers_.emplace_back([this, seen = generation_.load(std::memory_order_relaxed)] { work(seen); });
       }
       task_ = &task;
       count_ = count;
-      helpers_ = helpers;
+      places_ = helpers;
       next_.store(0, std::memory_order_relaxed);
-      busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
       generation_.fetch_add(1, std::memory_order_release);
+      asleep = asleep_;
     }
-    wake_.notify_all();
-    drain(task);
-    for (int spin = 0; busy_.load(std::memory_order_acquire) != 0; ++spin) {
-      if (spin < kSpins) {
-        pause();
-      } else {
-        std::unique_lock lock(mutex_);
-        done_.wait(lock, [this] { return busy_.load(std::memory_order_acquire) == 0; });
-      }
+    for (int i = 0; i < std::min(asleep, helpers); ++i) wake_.notify_one();
+    drain(task, count);
+    {
+      const std::lock_guard lock(mutex_);
+      places_ = 0;
     }
+    for (int spin = 0; spin < kSpins && busy_.load(std::memory_order_acquire) != 0; ++spin) pause();
+    std::unique_lock lock(mutex_);
+    done_.wait(lock, [this] { return busy_.load(std::memory_order_relaxed) == 0; });
     if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
   }
 
  private:
-  void drain(const std::function<void(std::int64_t)>& task) {
+  void drain(const std::function<void(std::int64_t)>& task, std::int64_t count) {
     for (;;) {
       const std::int64_t i = next_.fetch_add(1, std::memory_order_relaxed);
-      if (i >= count_) return;
+      if (i >= count) return;
       try {
         task(i);
       } catch (...) {
         const std::lock_guard lock(mutex_);
         if (!error_) error_ = std::current_exception();
-        next_.store(count_, std::memory_order_relaxed);
+        next_.store(count, std::memory_order_relaxed);
       }
     }
   }
 
-  void work(int id, std::uint64_t seen) {
+  void work(std::uint64_t seen) {
     for (;;) {
       for (int spin = 0; spin < kSpins && generation_.load(std::memory_order_acquire) == seen; ++spin)
         pause();
       const std::function<void(std::int64_t)>* task = nullptr;
-      bool helps = false;
+      std::int64_t count = 0;
       {
         std::unique_lock lock(mutex_);
+        ++asleep_;
         wake_.wait(lock, [&] { return generation_.load(std::memory_order_relaxed) != seen; });
+        --asleep_;
         seen = generation_.load(std::memory_order_relaxed);
+        if (places_ == 0) continue;
+        --places_;
+        busy_.fetch_add(1, std::memory_order_relaxed);
         task = task_;
-        helps = id < helpers_;
+        count = count_;
       }
-      if (helps) drain(*task);
-      if (busy_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
-        const std::lock_guard lock(mutex_);
-        done_.notify_one();
-      }
+      drain(*task, count);
+      const std::lock_guard lock(mutex_);
+      if (busy_.fetch_sub(1, std::memory_order_release) == 1) done_.notify_one();
     }
   }
 
@@ -103,9 +108,10 @@ class ThreadPool {
   const std::function<void(std::int64_t)>* task_ = nullptr;
   std::exception_ptr error_;
   std::int64_t count_ = 0;
-  int helpers_ = 0;
+  int places_ = 0;  // Workers that may still join the job.
+  int asleep_ = 0;
   std::atomic<std::int64_t> next_{0};
-  std::atomic<int> busy_{0};
+  std::atomic<int> busy_{0};  // Workers that have joined and not yet left.
   std::atomic<std::uint64_t> generation_{0};
 };
 
