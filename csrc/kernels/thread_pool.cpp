@@ -34,8 +34,8 @@ struct SharedTasks {
   const std::function<void(std::int64_t)>& task;
   std::int64_t count;
   std::atomic<std::int64_t> next{0};
-  std::mutex mutex;
-  std::exception_ptr error;
+  std::mutex mutex{};
+  std::exception_ptr error{};
 
   void drain() {
     for (;;) {
