@@ -19,14 +19,19 @@
 namespace pysim {
 namespace {
 
-// How long a worker looks for the next job before it goes to sleep: longer than the gap between two layers of
-// a network, shorter than anyone could call idle.
-constexpr int kSpins = 2000;
+// How long a thread looks for what it waits for before it goes to sleep: longer than the gap between two
+// layers of a network, shorter than anyone could call idle.
+constexpr int kLooks = 64;
+constexpr int kPausesPerLook = 16;
 
-inline void pause() {
+/// Waits a moment between two looks. Yields, because the thread that is waited for may be on the same core.
+inline void pause_between_looks() {
+  for (int i = 0; i < kPausesPerLook; ++i) {
 #if defined(__x86_64__)
-  __builtin_ia32_pause();
+    __builtin_ia32_pause();
 #endif
+  }
+  std::this_thread::yield();
 }
 
 /// A job: tasks that threads take one after the other. No exception leaves the thread that meets it.
@@ -77,7 +82,8 @@ class ThreadPool {
       const std::lock_guard lock(mutex_);
       places_ = 0;
     }
-    for (int spin = 0; spin < kSpins && busy_.load(std::memory_order_acquire) != 0; ++spin) pause();
+    for (int look = 0; look < kLooks && busy_.load(std::memory_order_acquire) != 0; ++look)
+      pause_between_looks();
     std::unique_lock lock(mutex_);
     done_.wait(lock, [this] { return busy_.load(std::memory_order_relaxed) == 0; });
   }
@@ -85,8 +91,8 @@ class ThreadPool {
  private:
   void work(std::uint64_t seen) {
     for (;;) {
-      for (int spin = 0; spin < kSpins && generation_.load(std::memory_order_acquire) == seen; ++spin)
-        pause();
+      for (int look = 0; look < kLooks && generation_.load(std::memory_order_acquire) == seen; ++look)
+        pause_between_looks();
       SharedTasks* tasks = nullptr;
       {
         std::unique_lock lock(mutex_);
