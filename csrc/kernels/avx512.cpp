@@ -46,8 +46,8 @@ inline Vec repeat(const float* p, int count) {
   return first;
 }
 inline Vec add(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
-// The second operand wins if one is NaN or both are zero.
-inline Vec relu(Vec a) { return {_mm512_max_ps(_mm512_setzero_ps(), a.v)}; }
+// The second operand wins if one is NaN or both are zero. The full mask spares a false warning of GCC 12.
+inline Vec relu(Vec a) { return {_mm512_maskz_max_ps(0xffff, _mm512_setzero_ps(), a.v)}; }
 inline Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 inline void store(float* p, Vec a) { _mm512_storeu_ps(p, a.v); }
 inline void store_first(float* p, Vec a, int count) { _mm512_mask_storeu_ps(p, first_lanes(count), a.v); }
