@@ -1,7 +1,5 @@
 #include "kernels/thread_pool.h"
 
-#include <dlfcn.h>
-#include <pthread.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -141,29 +139,6 @@ ThreadPool& process_pool() {
   return found->pool;
 }
 
-// GNU OpenMP's entry for compiled code, part of its stable interface; LLVM's runtime has it too.
-using OpenMpParallel = void (*)(void (*body)(void*), void* data, unsigned threads, unsigned flags);
-
-// torch's OpenMP, if torch is loaded: its threads spin between layers, and a second pool would fight them for
-// the cores. Null without torch, and in a forked child, where OpenMP would wait for threads that fork did not
-// copy.
-OpenMpParallel openmp_of_process() {
-  static std::atomic<bool> forked{false};
-  [[maybe_unused]] static const int registered =
-      pthread_atfork(nullptr, nullptr, [] { forked.store(true, std::memory_order_relaxed); });
-  static std::atomic<void*> found{nullptr};
-  if (forked.load(std::memory_order_relaxed)) return nullptr;
-  void* entry = found.load(std::memory_order_relaxed);
-  if (entry == nullptr) {
-    entry = dlsym(RTLD_DEFAULT, "GOMP_parallel");  // torch may be imported after the last look
-    found.store(entry, std::memory_order_relaxed);
-  }
-  return reinterpret_cast<OpenMpParallel>(entry);
-}
-
-// Must know of forks from the start, not from the first product.
-[[maybe_unused]] const OpenMpParallel kLookAtLoad = openmp_of_process();
-
 }  // namespace
 
 void check_threads(int threads, const char* where) {
@@ -177,12 +152,7 @@ void run_parallel(int threads, std::int64_t count, const std::function<void(std:
     return;
   }
   SharedTasks tasks{.task = task, .count = count};
-  if (const OpenMpParallel openmp = openmp_of_process(); openmp != nullptr) {
-    openmp([](void* data) { static_cast<SharedTasks*>(data)->drain(); }, &tasks,
-           static_cast<unsigned>(threads), 0);
-  } else {
-    process_pool().run(threads, tasks);
-  }
+  process_pool().run(threads, tasks);
   if (tasks.error) std::rethrow_exception(tasks.error);
 }
 

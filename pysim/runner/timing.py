@@ -4,7 +4,7 @@ turn.
 Both sides use the same number of threads, read the same activations and allocate their own output. Dense is
 the fastest form torch offers: NCHW or channels-last convolution, or for a linear layer ``linear`` or
 ``mm``. The sparse plan is made once, beforehand, as weights do not change in inference. Every sample follows
-untimed calls of the same form. Both sides run on the same OpenMP threads.
+untimed calls of the same form, so that each library finds its own threads awake and the other's asleep.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ from pysim.workload import BlockMask, Layer
 _ROUNDS = 9
 # A sample is as many calls as take this long, at least one; the clock's share is under 0.1 us a call.
 _SAMPLE_SECONDS = 200e-6
-# Untimed calls before a sample last this long: caches and threads are then as in steady use.
-_SETTLE_SECONDS = 0.5e-3
+# Untimed calls before a sample last this long. An OpenMP library's idle threads spin for milliseconds after
+# its last call, on the very cores that pysim's threads need; pysim's own look for work for microseconds.
+_SETTLE_SECONDS = 0.3e-3
+_SETTLE_AFTER_OPENMP_SECONDS = 5e-3
 _SPARSE = "pysim"
 
 Seconds = npt.NDArray[np.float64]
@@ -117,7 +119,8 @@ def _interleave(forms: Forms) -> dict[str, Seconds]:
             call()
         for _ in range(_ROUNDS):
             for name, call in forms.items():
-                _seconds_per_call(call, _SETTLE_SECONDS)
+                settle = _SETTLE_AFTER_OPENMP_SECONDS if name == _SPARSE else _SETTLE_SECONDS
+                _seconds_per_call(call, settle)
                 samples[name].append(_seconds_per_call(call, _SAMPLE_SECONDS))
     return {name: np.array(times) for name, times in samples.items()}
 

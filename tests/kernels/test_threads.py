@@ -197,30 +197,6 @@ def test_threads_are_not_started_for_work_that_is_not_worth_them():
     assert out.split() == ["0", "2"]
 
 
-def test_torch_s_threads_do_the_work_if_torch_is_loaded():
-    """A second pool would fight the first for the cores: both spin between layers."""
-    out = _python(
-        """
-        import os
-        import numpy as np
-        import torch
-        from pysim.sparse import BsrMatrix, SpmmPlan
-        from pysim.workload import BlockGrid
-
-        torch.set_num_threads(3)
-        torch.ones(2000, 2000).sum()  # starts them
-        before = len(os.listdir("/proc/self/task"))
-        matrix = BsrMatrix.from_dense(np.ones((256, 256), np.float32), BlockGrid(m=256, k=256, bh=4, bw=4))
-        y = SpmmPlan(matrix, threads=3)(np.ones((256, 200), np.float32))
-        more = len(os.listdir("/proc/self/task")) - before
-        print(torch.backends.openmp.is_available(), (y == 256).all(), more)
-        """
-    )
-    available, right, more = out.split()
-    assert right == "True"
-    assert int(more) == (0 if available == "True" else 2)
-
-
 def test_without_torch_the_kernels_have_threads_of_their_own():
     out = _python(
         """
