@@ -58,10 +58,9 @@ struct Traffic {
 template <class Array>
 Counts step_array(Array& pes, std::int64_t limit) {
   Counts counts;
-  ArrayAccesses accesses;
   for (std::int64_t cycle = 0; !pes.done(); ++cycle) {
     if (cycle > limit) throw std::logic_error("cycle engine: results are missing after the last fold");
-    pes.step(cycle, counts, accesses);
+    pes.step(cycle, counts, nullptr);
   }
   return counts;
 }
@@ -80,7 +79,7 @@ Counts step_with_memory(Array& pes, std::int64_t limit, const Traffic& traffic) 
     if (pes.done() && stepper.done()) break;
     if (cycle > limit) throw std::logic_error("cycle engine: a transfer or a result never comes");
     if (open && !pes.done()) {
-      pes.step(stepped++, counts, accesses);
+      pes.step(stepped++, counts, &accesses);
     } else {
       stepper.stall();
     }
