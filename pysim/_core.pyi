@@ -71,6 +71,7 @@ class ArrayConfig:
         pipelining: str,
         mux: int,
         group_cols: int,
+        cores: int = 1,
     ) -> None: ...
 
 class Counts:

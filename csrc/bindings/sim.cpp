@@ -206,15 +206,21 @@ void bind_testing(py::module_& m) {
 void bind_sim(py::module_& m) {
   py::class_<ArrayConfig>(m, "ArrayConfig")
       .def(py::init([](std::int64_t rows, std::int64_t cols, std::string_view dataflow, std::string_view skip,
-                       std::string_view pipelining, std::int64_t mux, std::int64_t group_cols) {
-             const ArrayConfig array{
-                 rows, cols,      parse_dataflow(dataflow), parse_skip(skip), parse_pipelining(pipelining),
-                 mux,  group_cols};
+                       std::string_view pipelining, std::int64_t mux, std::int64_t group_cols,
+                       std::int64_t cores) {
+             const ArrayConfig array{rows,
+                                     cols,
+                                     parse_dataflow(dataflow),
+                                     parse_skip(skip),
+                                     parse_pipelining(pipelining),
+                                     mux,
+                                     group_cols,
+                                     cores};
              array.check();
              return array;
            }),
            py::kw_only(), py::arg("rows"), py::arg("cols"), py::arg("dataflow"), py::arg("skip"),
-           py::arg("pipelining"), py::arg("mux"), py::arg("group_cols"));
+           py::arg("pipelining"), py::arg("mux"), py::arg("group_cols"), py::arg("cores") = 1);
   bind_memory(m);
   py::class_<Counts>(m, "Counts")
       .def_readonly("cycles", &Counts::cycles)

@@ -222,7 +222,7 @@ class OutputStationaryArray {
         *result = chain_.row(rows_ - 1)[c];
         if (accesses != nullptr) ++accesses->output_writes;
       }
-      counts.cycles = cycle + 1;
+      counts.cycles = std::max(counts.cycles, cycle + 1);
       if (row > 0) continue;
       if (c == cols_ - 1) ++counts.folds;
       if (++drained_[at] == folds_) ++columns_done_;

@@ -193,7 +193,7 @@ class StationaryArray {
       const std::int64_t t = number - first_number_[static_cast<std::size_t>(f)];
       if (c == cols_ - 1 && t == ops_.fold(f).depth - 1) ++counts.folds;
       if (left_[at] == first_number_.back()) ++columns_done_;
-      counts.cycles = cycle + 1;
+      counts.cycles = std::max(counts.cycles, cycle + 1);
       Sum* const result = ops_.result(f, t, c);
       if (result == nullptr) continue;
       *result = add(*result, psum[c]);

@@ -142,7 +142,7 @@ def _simulate_cycle(
 
 
 def _result(counts: _core.Counts, accelerator: Accelerator, output: OutputArray | None) -> GemmResult:
-    slots = accelerator.rows * accelerator.cols * counts.cycles
+    slots = accelerator.rows * accelerator.cols * accelerator.cores * counts.cycles
     return GemmResult(
         cycles=counts.cycles,
         folds=counts.folds,
@@ -210,8 +210,8 @@ def _conv_tuple(conv: ConvGeometry | None, grid: BlockGrid, n: int) -> _ConvTupl
 
 
 def _core_array(accelerator: Accelerator, grid: BlockGrid) -> _core.ArrayConfig:
-    if accelerator.cores > 1 or accelerator.reorder:
-        raise ConfigError("accelerator: expected cores of 1 and reorder off, the others are not modelled yet")
+    if accelerator.reorder:
+        raise ConfigError("accelerator.reorder: expected false, got true, which is not modelled yet")
     return _core.ArrayConfig(
         rows=accelerator.rows,
         cols=accelerator.cols,
@@ -221,6 +221,7 @@ def _core_array(accelerator: Accelerator, grid: BlockGrid) -> _core.ArrayConfig:
         mux=accelerator.mux,
         # More columns than the array has is the whole array; capped so that any integer crosses into C++.
         group_cols=min(accelerator.group_cols_for(grid.bh), accelerator.cols),
+        cores=accelerator.cores,
     )
 
 
