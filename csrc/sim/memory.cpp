@@ -17,25 +17,6 @@ namespace {
 
 bool is_read(TransferKind kind) { return kind != TransferKind::outputs && kind != TransferKind::spill; }
 
-/// Stalls so far, as a function of array cycles.
-class StallSum {
- public:
-  /// Machine cycle by which `done` array cycles are done: stalls at their gates are behind them.
-  std::int64_t time_of(std::int64_t done) const {
-    const auto after = std::lower_bound(cycles_.begin(), cycles_.end(), done);
-    return done +
-           (after == cycles_.begin() ? 0 : sums_[static_cast<std::size_t>(after - cycles_.begin()) - 1]);
-  }
-  void add(std::int64_t cycle, std::int64_t stall) {
-    sums_.push_back(checked_add(total(), stall, "memory stalls"));
-    cycles_.push_back(cycle);
-  }
-  std::int64_t total() const { return sums_.empty() ? 0 : sums_.back(); }
-
- private:
-  std::vector<std::int64_t> cycles_, sums_;
-};
-
 std::int64_t total_bytes(const TransferPlan& plan) {
   std::int64_t bytes = 0;
   for (const Transfer& transfer : plan.transfers)
@@ -63,8 +44,7 @@ std::int64_t capacity_of(const MemoryConfig& memory, Buffer buffer) {
 
 }  // namespace
 
-MemoryTiming time_plan(const TransferPlan& plan, const MemoryConfig& memory,
-                       std::vector<TransferTime>* times) {
+MemoryTiming time_plan(const TransferPlan& plan, const MemoryConfig& memory, TimingLog* log) {
   const std::size_t cores = plan.cores.size();
   std::vector<StallSum> stalls(cores);
   std::vector<std::array<std::int64_t, 3>> by_cause(cores, {0, 0, 0});
@@ -78,7 +58,7 @@ MemoryTiming time_plan(const TransferPlan& plan, const MemoryConfig& memory,
       const std::int64_t start = std::max(channel, own.time_of(transfer.after));
       channel = checked_add(start, memory.channel_cycles(transfer.bytes), "memory cycles");
       done[next] = checked_add(channel, is_read(transfer.kind) ? memory.latency : 0, "memory cycles");
-      if (times != nullptr) times->push_back({start, channel});
+      if (log != nullptr) log->transfers.push_back({start, channel});
     }
   };
   const auto pass = [&](std::size_t core, const Gate& gate) {
@@ -87,6 +67,10 @@ MemoryTiming time_plan(const TransferPlan& plan, const MemoryConfig& memory,
     run_through(needed + 1);
     const std::int64_t stall = done[needed] - gate.cycle - stalls[core].total();
     if (stall <= 0) return;
+    if (log != nullptr) {
+      log->stalls.push_back(
+          {static_cast<std::int32_t>(core), gate.cause, gate.cycle + stalls[core].total(), stall});
+    }
     stalls[core].add(gate.cycle, stall);
     by_cause[core][static_cast<std::size_t>(gate.cause)] += stall;
   };
@@ -112,26 +96,35 @@ MemoryTiming time_plan(const TransferPlan& plan, const MemoryConfig& memory,
 
   MemoryTiming timing;
   std::int64_t array = -1;
+  std::int32_t last = 0;
   for (std::size_t core = 0; core < cores; ++core) {
     const std::int64_t end =
         checked_add(plan.cores[core].compute_cycles, stalls[core].total(), "memory cycles");
     if (end <= array) continue;
     array = end;
+    last = static_cast<std::int32_t>(core);
     timing.compute_cycles = plan.cores[core].compute_cycles;
     std::copy(by_cause[core].begin(), by_cause[core].end(), timing.stalls);
   }
   timing.cycles = std::max(array, channel);
   timing.stalls[static_cast<std::size_t>(StallCause::output)] += timing.cycles - array;
+  if (log != nullptr) {
+    if (timing.cycles > array) {
+      log->stalls.push_back({last, StallCause::output, array, timing.cycles - array});
+    }
+    log->sums = std::move(stalls);
+  }
   return timing;
 }
 
 TransferPlan cheapest_plan(const std::vector<Demand>& demands, const MemoryConfig& memory,
-                           std::int64_t block_rows) {
+                           std::int64_t block_rows, bool requests) {
   std::vector<TransferPlanner> planners;
   RuleNumbers counts{1, 1, 1, 1};
   for (std::size_t core = 0; core < demands.size(); ++core) {
     planners.emplace_back(demands[core], memory, core == 0 ? block_rows + 1 : 0,
                           static_cast<std::int32_t>(core));
+    if (requests) planners.back().list_requests();
     const RuleNumbers own = planners.back().rule_counts();
     counts = {std::max(counts.inputs, own.inputs), std::max(counts.weights, own.weights),
               std::max(counts.sums, own.sums), std::max(counts.lag, own.lag)};

@@ -110,22 +110,22 @@ class StationaryArray {
     const auto at = static_cast<std::size_t>(r * feeders_ + feeder);
     const Operand** const base = feed_base_.data() + at * static_cast<std::size_t>(members_);
     std::int64_t offset = 0;
-    bool stored = false;
+    std::int64_t t = 0;
     if (word >= 0) {
       const std::int64_t number = word >> token::number_shift;
       if ((word & token::first) != 0) {
         ++feed_fold_[at];
         for (std::int64_t i = 0; i < members_; ++i) base[i] = ops_.stream_base(feed_fold_[at], feeder, r, i);
       }
-      const std::int64_t t = number - first_number_[static_cast<std::size_t>(feed_fold_[at])];
+      t = number - first_number_[static_cast<std::size_t>(feed_fold_[at])];
       offset = ops_.stream_offset(feed_fold_[at], t);
-      stored = accesses != nullptr && base[0] != nullptr && ops_.stream_is_stored(feed_fold_[at], r, t);
     }
     for (std::int64_t i = 0; i < members_; ++i) {
       const bool present = word >= 0 && base[i] != nullptr;
       x_[static_cast<std::size_t>(i)].row(r)[col] = present ? base[i][offset] : Operand{0};
-      if (present) word |= token::real;
-      if (present && stored) ++Ops::streamed(*accesses);
+      if (!present) continue;
+      word |= token::real;
+      if (accesses != nullptr) Ops::streamed(*accesses) += ops_.stream_is_stored(feed_fold_[at], r, t);
     }
   }
 

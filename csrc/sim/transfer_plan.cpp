@@ -14,6 +14,7 @@ namespace {
 constexpr std::int32_t no_piece = std::numeric_limits<std::int32_t>::max();
 constexpr std::int64_t never = std::numeric_limits<std::int64_t>::max();
 constexpr std::int64_t max_input_states = std::int64_t{1} << 28;
+constexpr std::int64_t region_alignment = 4096;
 constexpr KeepRule keep_all{never, 4};
 
 /// One step further back through the pieces: who uses `unit` next after `piece`.
@@ -79,8 +80,9 @@ struct Pending {
   TransferKind kind;
   std::int32_t unit;  ///< -1: zeros that are in no buffer.
   std::int64_t elements;
-  std::int64_t after;  ///< Array cycles before it may start.
-  std::int64_t ready;  ///< Array cycle from which its lag counts.
+  std::int64_t after;     ///< Array cycles before it may start.
+  std::int64_t ready;     ///< Array cycle from which its lag counts.
+  std::size_t zeros = 0;  ///< Which zeros, without a unit.
 };
 
 }  // namespace
@@ -122,6 +124,36 @@ TransferPlanner::TransferPlanner(const Demand& demand, const MemoryConfig& memor
   require(states <= max_input_states, "memory", "a layer whose inputs are at most 2^28 tiles",
           std::to_string(states));
   if (!all_inputs_fit_) find_next_uses();
+}
+
+void TransferPlanner::list_requests() {
+  requests_ = true;
+  std::int64_t next = 0;
+  const auto next_region = [&] { next = ceil_div(next, region_alignment) * region_alignment; };
+  const auto place = [&](std::vector<std::int64_t>& addresses, std::int64_t bytes) {
+    addresses.push_back(next);
+    next = checked_add(next, bytes, "memory addresses");
+  };
+  next = pointer_bytes_;
+  next_region();
+  for (std::size_t unit = 0; unit < weight_bytes_.size(); ++unit) {
+    place(weight_address_, weight_bytes_[unit] + index_bytes_[unit]);
+  }
+  next_region();
+  for (const std::int64_t bytes : input_bytes_) {
+    place(input_address_, checked_mul(bytes, demand_.input_units, "memory addresses"));
+  }
+  next_region();
+  for (const OutputUnit& unit : demand_.outputs) {
+    place(output_address_, bytes_of(unit.elements, memory_.output_bits));
+  }
+  for (const ZeroOutputs& zeros : demand_.zeros) {
+    place(zero_address_, bytes_of(zeros.elements, memory_.output_bits));
+  }
+  next_region();
+  for (const OutputUnit& unit : demand_.outputs) {
+    place(sum_address_, bytes_of(unit.elements, memory_.accumulator_bits));
+  }
 }
 
 void TransferPlanner::find_next_uses() {
@@ -198,9 +230,26 @@ std::optional<CoreTraffic> TransferPlanner::lay_out(const PlanRules& rules, Shor
   std::deque<Pending> pending;
   std::size_t zeros = 0;
 
-  const auto add_transfer = [&](const Transfer& transfer) {
+  const auto address_of = [&](const std::vector<std::int64_t>& addresses, std::size_t unit) {
+    return requests_ ? addresses[unit] : -1;
+  };
+  // address: where all its bytes are off chip, or -1.
+  const auto add_transfer = [&](const Transfer& transfer, std::int64_t address) {
     traffic.transfers.push_back(transfer);
+    if (requests_ && address >= 0)
+      traffic.requests.push_back(
+          {static_cast<std::int32_t>(traffic.transfers.size() - 1), address, transfer.bytes});
     return static_cast<std::int32_t>(traffic.transfers.size() - 1);
+  };
+  const auto add_input_request = [&](std::int32_t transfer, std::int64_t address, std::int64_t bytes) {
+    if (!traffic.requests.empty()) {
+      Request& last = traffic.requests.back();
+      if (last.transfer == transfer && last.address + last.bytes == address) {
+        last.bytes += bytes;
+        return;
+      }
+    }
+    traffic.requests.push_back({transfer, address, bytes});
   };
   const auto emit_first_pending = [&](std::int64_t turn) {
     const Pending out = pending.front();
@@ -208,8 +257,12 @@ std::optional<CoreTraffic> TransferPlanner::lay_out(const PlanRules& rules, Shor
     const std::int64_t sums = out.unit < 0 ? 0 : bytes_of(out.elements, memory_.accumulator_bits);
     const std::int64_t bytes =
         out.kind == TransferKind::spill ? sums : bytes_of(out.elements, memory_.output_bits);
-    const std::int32_t number =
-        add_transfer({out.kind, core_, bytes, 0, out.unit < 0 ? 0 : out.elements, sums, out.after, turn});
+    const std::int64_t address =
+        out.unit < 0 ? address_of(zero_address_, out.zeros)
+                     : address_of(out.kind == TransferKind::spill ? sum_address_ : output_address_,
+                                  static_cast<std::size_t>(out.unit));
+    const std::int32_t number = add_transfer(
+        {out.kind, core_, bytes, 0, out.unit < 0 ? 0 : out.elements, sums, out.after, turn}, address);
     output_room.give_back(sums, 0, number);
   };
   const auto emit_due = [&](std::int64_t now) {
@@ -217,7 +270,7 @@ std::optional<CoreTraffic> TransferPlanner::lay_out(const PlanRules& rules, Shor
   };
   const auto add_zeros_before = [&](std::int64_t piece, std::int64_t ready) {
     for (; zeros < demand_.zeros.size() && demand_.zeros[zeros].before <= piece; ++zeros) {
-      pending.push_back({TransferKind::outputs, -1, demand_.zeros[zeros].elements, 0, ready});
+      pending.push_back({TransferKind::outputs, -1, demand_.zeros[zeros].elements, 0, ready, zeros});
     }
   };
 
@@ -233,7 +286,8 @@ std::optional<CoreTraffic> TransferPlanner::lay_out(const PlanRules& rules, Shor
         return false;
       }
       const std::int32_t number = add_transfer({TransferKind::weights, core_, bytes, index_bytes_[unit],
-                                                demand_.weights[unit].elements, 0, after, now});
+                                                demand_.weights[unit].elements, 0, after, now},
+                                               address_of(weight_address_, unit));
       plan.gates.push_back({now, number, StallCause::weight, 0});
     }
     const bool keep = rules.weights.quarters == 4 ||
@@ -258,11 +312,13 @@ std::optional<CoreTraffic> TransferPlanner::lay_out(const PlanRules& rules, Shor
     const std::int32_t* const units = demand_.list_units.data() + demand_.list_begin[list];
     const std::int64_t count = demand_.list_begin[list + 1] - demand_.list_begin[list];
     std::int64_t missing = 0;
+    missing_units_.clear();
     std::int64_t dropped = 0;
     const bool keep_all_units = rules.inputs.quarters == 4;
     for (std::int64_t i = 0; i < count; ++i) {
       std::uint8_t& state = on_chip[units[i]];
       missing += state == 0;
+      if (requests_ && state == 0) missing_units_.push_back(units[i]);
       if (keep_all_units) {
         state = 1;
         continue;
@@ -281,8 +337,12 @@ std::optional<CoreTraffic> TransferPlanner::lay_out(const PlanRules& rules, Shor
         return false;
       }
       const std::int32_t number = add_transfer(
-          {TransferKind::inputs, core_, bytes, 0, missing * demand_.place_elements[place], 0, after, now});
+          {TransferKind::inputs, core_, bytes, 0, missing * demand_.place_elements[place], 0, after, now},
+          -1);
       plan.gates.push_back({now, number, StallCause::input, 0});
+      for (const std::int32_t unit : missing_units_) {
+        add_input_request(number, input_address_[place] + unit * unit_bytes, unit_bytes);
+      }
     }
     if (dropped > 0) {
       input_room.give_back(dropped * unit_bytes, end, end);
@@ -307,7 +367,8 @@ std::optional<CoreTraffic> TransferPlanner::lay_out(const PlanRules& rules, Shor
         return false;
       }
       if (returns) {
-        last = add_transfer({TransferKind::reload, core_, sums, 0, unit.elements, sums, 0, now});
+        last = add_transfer({TransferKind::reload, core_, sums, 0, unit.elements, sums, 0, now},
+                            address_of(sum_address_, at));
         plan.gates.push_back({now, static_cast<std::int32_t>(last), StallCause::output, 0});
       } else {
         plan.gates.push_back({now, static_cast<std::int32_t>(last), StallCause::output, sums});
@@ -326,7 +387,7 @@ std::optional<CoreTraffic> TransferPlanner::lay_out(const PlanRules& rules, Shor
   };
 
   if (pointer_bytes_ > 0)
-    add_transfer({TransferKind::row_pointers, core_, pointer_bytes_, pointer_bytes_, 0, 0, 0, 0});
+    add_transfer({TransferKind::row_pointers, core_, pointer_bytes_, pointer_bytes_, 0, 0, 0, 0}, 0);
 
   // Preloads, streams and results of all pieces in the order of their array cycles. What is laid out at one
   // of them waits only for array cycles before it: the program cannot lock up.
@@ -374,6 +435,7 @@ TransferPlan share_channel(std::vector<CoreTraffic>&& cores) {
   TransferPlan plan;
   if (cores.size() == 1) {
     plan.transfers = std::move(cores[0].transfers);
+    plan.requests = std::move(cores[0].requests);
     plan.cores.push_back(std::move(cores[0].plan));
     return plan;
   }

@@ -30,6 +30,13 @@ struct Transfer {
   std::int64_t turn;         ///< Array cycle at which it is laid out: the order of the channel.
 };
 
+/// Bytes off chip that a transfer reads or writes, at consecutive addresses.
+struct Request {
+  std::int32_t transfer;
+  std::int64_t address;
+  std::int64_t bytes;
+};
+
 /// A core may not do array cycle `cycle` before transfer `transfer` has arrived (a read) or left (a write).
 struct Gate {
   std::int64_t cycle;
@@ -54,6 +61,7 @@ struct CorePlan {
 struct TransferPlan {
   std::vector<Transfer> transfers;  ///< Of all cores, in channel order.
   std::vector<CorePlan> cores;
+  std::vector<Request> requests;  ///< In channel order; of one core, if asked for.
 };
 
 /// What is kept on chip between two uses of a unit, and how eagerly results are written. See docs/machine.md.
@@ -82,6 +90,7 @@ struct Shortage {
 /// One core's transfers and gates; gates number its transfers from 0.
 struct CoreTraffic {
   std::vector<Transfer> transfers;
+  std::vector<Request> requests;
   CorePlan plan;
 };
 
@@ -93,6 +102,10 @@ class TransferPlanner {
   ///
   /// pointers: row pointers that go over the channel first.
   TransferPlanner(const Demand& demand, const MemoryConfig& memory, std::int64_t pointers, std::int32_t core);
+
+  /// From now on lay_out also lists requests. Addresses are laid out for one core alone; docs/machine.md says
+  /// how.
+  void list_requests();
 
   /// How many rules there are of each kind. More capacity has the same ones, or one that is surely as good.
   RuleNumbers rule_counts() const;
@@ -123,7 +136,10 @@ class TransferPlanner {
   std::vector<std::int64_t> use_begin_;     ///< (pieces + 1): into `next_input_`.
   std::vector<std::int32_t> next_input_;    ///< Of every input unit of every piece; filled when first needed.
   std::vector<std::uint8_t> input_on_chip_;  ///< (places, input units).
-  bool sums_return_ = false;                 ///< Whether outputs are added to again after other outputs.
+  bool requests_ = false;
+  std::vector<std::int64_t> weight_address_, input_address_, output_address_, sum_address_, zero_address_;
+  std::vector<std::int32_t> missing_units_;
+  bool sums_return_ = false;  ///< Whether outputs are added to again after other outputs.
   bool all_inputs_fit_ = false;
   bool all_weights_fit_ = false;
 };

@@ -318,6 +318,18 @@ def test_a_convolution_fetches_a_pixel_once_and_a_plain_product_once_per_kernel_
         simulate_gemm(w, 83, **sizes, conv=conv)
 
 
+@pytest.mark.parametrize("engine", ["event", "cycle"])
+def test_an_input_on_a_later_multiplexer_line_is_read_even_where_the_first_line_is_idle(engine):
+    """Two features keep element 2, one keeps elements 0 and 1: one slot, in which the narrower column comes
+    first. Its lanes carry (2, 0) and (-, 1): three inputs a position."""
+    w = np.array([[0, 0, 1], [0, 0, 1], [1, 1, 0]], np.float32)
+    memory = Memory(input_bytes=AMPLE, weight_bytes=AMPLE, output_bytes=AMPLE, bandwidth=8.0)
+    hw = Accelerator(rows=1, cols=3, dataflow="ws", skip="mux", memory=memory)
+    x = np.ones((3, 5), np.float32)
+    found = simulate_gemm(w, x, block=(1, 2), accelerator=hw, engine=engine).memory
+    assert (found.input_reads, found.weight_reads) == (15, 4)
+
+
 def test_partial_sums_that_do_not_fit_are_written_out_and_read_back():
     """512 positions are two pieces. Two folds each: with room for one piece's sums, each piece's first sums
     leave, 2 * 256 words of 4 bytes, and come back."""
