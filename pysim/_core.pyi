@@ -71,6 +71,7 @@ class ArrayConfig:
         pipelining: str,
         mux: int,
         group_cols: int,
+        cores: int = 1,
     ) -> None: ...
 
 class Counts:
@@ -97,6 +98,15 @@ def simulate_event(
     memory: MemoryConfig | None = None,
     conv: _Conv | None = None,
 ) -> Counts: ...
+def list_timeline(
+    array: ArrayConfig,
+    grid: _Grid,
+    mask: npt.NDArray[np.bool_],
+    n: int,
+    memory: MemoryConfig | None,
+    conv: _Conv | None,
+    max_rows: int,
+) -> tuple[dict[str, npt.NDArray[np.int64]], int, bool]: ...
 @overload
 def simulate_cycle(
     array: ArrayConfig,

@@ -20,6 +20,7 @@
 #include "sim/event_engine.h"
 #include "sim/folding.h"
 #include "sim/memory_config.h"
+#include "sim/timeline.h"
 
 namespace py = pybind11;
 
@@ -151,6 +152,52 @@ void bind_memory(py::module_& m) {
       .def_readonly("output_writes", &MemoryCounts::output_writes);
 }
 
+/// A column that owns what it moves in; no copy.
+Array<std::int64_t> column_of(std::vector<std::int64_t>&& values) {
+  auto* const kept = new std::vector<std::int64_t>(std::move(values));
+  const py::capsule owner(kept, [](void* at) { delete static_cast<std::vector<std::int64_t>*>(at); });
+  return Array<std::int64_t>(static_cast<py::ssize_t>(kept->size()), kept->data(), owner);
+}
+
+void bind_timeline(py::module_& m) {
+  m.def(
+      "list_timeline",
+      [](const ArrayConfig& array, const GridTuple& grid, const Array<bool>& mask, std::int64_t n,
+         const MemoryConfig* memory, const std::optional<ConvTuple>& conv, std::int64_t max_rows) {
+        const Layer layer = layer_of(grid_of(grid), mask, n, conv);
+        require(max_rows >= 1, "timeline max_rows", "at least 1", std::to_string(max_rows));
+        Timeline found;
+        {
+          const py::gil_scoped_release nogil;
+          found = list_timeline(array, layer, memory, max_rows);
+        }
+        py::dict columns;
+        const auto add = [&](const char* name, std::vector<std::int64_t>& values) {
+          columns[name] = column_of(std::move(values));
+        };
+        add("piece_core", found.piece_core);
+        add("piece_preload", found.piece_preload);
+        add("piece_start", found.piece_start);
+        add("piece_end", found.piece_end);
+        add("transfer_core", found.transfer_core);
+        add("transfer_kind", found.transfer_kind);
+        add("transfer_start", found.transfer_start);
+        add("transfer_end", found.transfer_end);
+        add("transfer_bytes", found.transfer_bytes);
+        add("stall_core", found.stall_core);
+        add("stall_cause", found.stall_cause);
+        add("stall_start", found.stall_start);
+        add("stall_cycles", found.stall_cycles);
+        add("request_transfer", found.request_transfer);
+        add("request_address", found.request_address);
+        add("request_bytes", found.request_bytes);
+        return std::tuple(columns, found.cycles, found.cut);
+      },
+      py::arg("array"), py::arg("grid"), py::arg("mask").noconvert(), py::arg("n"), py::arg("memory"),
+      py::arg("conv"), py::arg("max_rows"),
+      "Columns, cycles, whether rows were cut. See pysim.sim.timeline.");
+}
+
 void bind_testing(py::module_& m) {
   m.def(
       "block_edges",
@@ -206,16 +253,23 @@ void bind_testing(py::module_& m) {
 void bind_sim(py::module_& m) {
   py::class_<ArrayConfig>(m, "ArrayConfig")
       .def(py::init([](std::int64_t rows, std::int64_t cols, std::string_view dataflow, std::string_view skip,
-                       std::string_view pipelining, std::int64_t mux, std::int64_t group_cols) {
-             const ArrayConfig array{
-                 rows, cols,      parse_dataflow(dataflow), parse_skip(skip), parse_pipelining(pipelining),
-                 mux,  group_cols};
+                       std::string_view pipelining, std::int64_t mux, std::int64_t group_cols,
+                       std::int64_t cores) {
+             const ArrayConfig array{rows,
+                                     cols,
+                                     parse_dataflow(dataflow),
+                                     parse_skip(skip),
+                                     parse_pipelining(pipelining),
+                                     mux,
+                                     group_cols,
+                                     cores};
              array.check();
              return array;
            }),
            py::kw_only(), py::arg("rows"), py::arg("cols"), py::arg("dataflow"), py::arg("skip"),
-           py::arg("pipelining"), py::arg("mux"), py::arg("group_cols"));
+           py::arg("pipelining"), py::arg("mux"), py::arg("group_cols"), py::arg("cores") = 1);
   bind_memory(m);
+  bind_timeline(m);
   py::class_<Counts>(m, "Counts")
       .def_readonly("cycles", &Counts::cycles)
       .def_readonly("folds", &Counts::folds)

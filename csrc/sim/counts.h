@@ -36,6 +36,7 @@ struct MemoryCounts {
   std::int64_t weight_reads = 0, weight_writes = 0;
   std::int64_t output_reads = 0, output_writes = 0;
 
+  void add(const ArrayAccesses& accesses);
   /// Adds the bytes of a transfer and the buffer words that it moves.
   void add(const Transfer& transfer);
 };

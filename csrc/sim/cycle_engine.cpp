@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "base/checked_math.h"
+#include "sim/cores.h"
 #include "sim/demand.h"
 #include "sim/event_engine.h"
 #include "sim/memory.h"
@@ -56,49 +57,60 @@ struct Traffic {
 };
 
 template <class Array>
-Counts step_array(Array& pes, std::int64_t limit) {
+Counts step_arrays(std::vector<Array>& arrays, std::int64_t limit) {
   Counts counts;
-  ArrayAccesses accesses;
-  for (std::int64_t cycle = 0; !pes.done(); ++cycle) {
-    if (cycle > limit) throw std::logic_error("cycle engine: results are missing after the last fold");
-    pes.step(cycle, counts, accesses);
+  for (Array& pes : arrays) {
+    for (std::int64_t cycle = 0; !pes.done(); ++cycle) {
+      if (cycle > limit) throw std::logic_error("cycle engine: results are missing after the last fold");
+      pes.step(cycle, counts, nullptr);
+    }
   }
   return counts;
 }
 
-/// Steps the array in the cycles in which its gates are open; every other cycle is a stall.
+/// Steps each array in the cycles in which its gates are open; every other cycle before it has ended is a
+/// stall. What is reported is the core that ends last; while outputs are still written it stalls for them.
 template <class Array>
-Counts step_with_memory(Array& pes, std::int64_t limit, const Traffic& traffic) {
+Counts step_with_memory(std::vector<Array>& arrays, std::int64_t limit, const Traffic& traffic) {
   Counts counts;
   ArrayAccesses accesses;
   MemoryCounts memory;
-  MemoryStepper stepper(traffic.plan, *traffic.memory, memory);
-  std::int64_t stepped = 0;
+  ChannelStepper channel(traffic.plan, *traffic.memory, memory);
+  std::vector<CoreStepper> cores;
+  for (const CorePlan& plan : traffic.plan.cores) cores.emplace_back(plan, *traffic.memory);
+  std::vector<std::int64_t> ends(cores.size(), -1);
   std::int64_t cycle = 0;
   for (;; ++cycle) {
-    const bool open = stepper.begin(cycle, stepped);
-    if (pes.done() && stepper.done()) break;
-    if (cycle > limit) throw std::logic_error("cycle engine: a transfer or a result never comes");
-    if (open && !pes.done()) {
-      pes.step(stepped++, counts, accesses);
-    } else {
-      stepper.stall();
+    for (CoreStepper& core : cores) core.release();
+    channel.begin(cycle, cores);
+    bool stepping = false;
+    for (std::size_t i = 0; i < cores.size(); ++i) {
+      if (ends[i] < 0 && arrays[i].done()) ends[i] = cycle;
+      stepping = stepping || ends[i] < 0;
     }
-    stepper.end(cycle);
+    if (!stepping && channel.done()) break;
+    if (cycle > limit) throw std::logic_error("cycle engine: a transfer or a result never comes");
+    for (std::size_t i = 0; i < cores.size(); ++i) {
+      if (ends[i] >= 0) continue;
+      if (!cores[i].open(cycle, channel.arrival())) {
+        cores[i].count_stall();
+        continue;
+      }
+      arrays[i].step(cores[i].stepped(), counts, &accesses);
+      cores[i].count_step();
+    }
+    channel.end(cycle, cores);
   }
-  memory.compute_cycles = stepped;
-  memory.input_reads += accesses.input_reads;
-  memory.weight_reads += accesses.weight_reads;
-  memory.output_reads += accesses.output_reads;
-  memory.output_writes += accesses.output_writes;
+  const auto last = static_cast<std::size_t>(std::max_element(ends.begin(), ends.end()) - ends.begin());
+  memory.compute_cycles = cores[last].stepped();
+  for (const StallCause cause : {StallCause::weight, StallCause::input, StallCause::output}) {
+    memory.stalls[static_cast<std::size_t>(cause)] = cores[last].stalls(cause);
+  }
+  memory.stalls[static_cast<std::size_t>(StallCause::output)] += cycle - ends[last];
+  memory.add(accesses);
   counts.cycles = cycle;
   counts.memory = memory;
   return counts;
-}
-
-template <class Array>
-Counts step_all(Array&& pes, std::int64_t limit, const Traffic& traffic) {
-  return traffic.memory == nullptr ? step_array(pes, limit) : step_with_memory(pes, limit, traffic);
 }
 
 template <class Operand>
@@ -125,24 +137,51 @@ std::vector<FoldStart> clock_starts(const ArrayConfig& array, const std::vector<
   return starts;
 }
 
+/// The folds of each core, with the strips and tiles that they are of.
+std::vector<FoldList> split_by_core(const FoldList& list, const CoreMap& cores) {
+  std::vector<FoldList> lists(static_cast<std::size_t>(cores.cores()), FoldList{list.strips, list.tiles, {}});
+  for (const Fold& fold : list.folds) lists[static_cast<std::size_t>(fold.core)].folds.push_back(fold);
+  return lists;
+}
+
+template <class Array, class Ops, class Sum, class Operand>
+Counts step_all(const Operands<Operand, Sum>& shared, const std::vector<FoldList>& lists,
+                const std::vector<std::vector<FoldStart>>& starts, std::int64_t limit,
+                const Traffic& traffic) {
+  std::vector<Ops> operands;
+  for (const FoldList& list : lists) {
+    operands.push_back(Ops{Operands<Operand, Sum>{shared.array, shared.layer, list, shared.block_col,
+                                                  shared.w, shared.x, shared.y}});
+  }
+  std::vector<Array> arrays;
+  for (std::size_t core = 0; core < lists.size(); ++core) arrays.emplace_back(operands[core], starts[core]);
+  return traffic.memory == nullptr ? step_arrays(arrays, limit) : step_with_memory(arrays, limit, traffic);
+}
+
+/// given: null, or the starts of the folds of the one core.
 template <class Operand, class Sum>
 Counts simulate(const ArrayConfig& config, const Layer& layer, const Operand* w, const Operand* x, Sum* y,
                 const MemoryConfig* memory, const std::vector<FoldStart>* given) {
   // Only to refuse a run that would not end; no figure of it is reported.
-  require_steppable(config, simulate_event(config, layer).cycles);
+  require_steppable(config, checked_mul(simulate_event(config, layer).cycles, config.cores, "cycle engine"));
   ArrayConfig array = config;
   array.mux = std::min(array.mux, layer.grid.block_cols());  // More inputs than that are never used.
 
-  const FoldList list = list_folds(array, layer, max_folds);
-  const std::vector<FoldStart> starts = given != nullptr ? *given : clock_starts(array, list.folds);
-  require(starts.size() == list.folds.size(), "fold starts", std::to_string(list.folds.size()) + " starts",
-          std::to_string(starts.size()));
-  std::int64_t limit = last_cycle(array, list.folds, starts);
+  const CoreMap cores(array, layer);
+  const std::vector<FoldList> lists = split_by_core(list_folds(array, layer, cores, max_folds), cores);
+  std::vector<std::vector<FoldStart>> starts;
+  std::int64_t limit = 0;
+  for (const FoldList& list : lists) {
+    starts.push_back(given != nullptr ? *given : clock_starts(array, list.folds));
+    require(starts.back().size() == list.folds.size(), "fold starts",
+            std::to_string(list.folds.size()) + " starts", std::to_string(starts.back().size()));
+    limit = std::max(limit, last_cycle(array, list.folds, starts.back()));
+  }
   require_steppable(array, limit);
   Traffic traffic{memory, {}};
   if (memory != nullptr) {
-    traffic.plan = cheapest_plan(list_demand(array, layer), *memory, layer.grid.block_rows());
-    limit = time_plan(traffic.plan, *memory).cycles;  // A bound for the loop; the stepper finds its own.
+    traffic.plan = cheapest_plan(list_demands(array, layer, cores), *memory, layer.grid.block_rows());
+    limit = time_plan(traffic.plan, *memory).cycles;  // A bound for the loop; the steppers find their own.
     require_few_stalls(limit);
   }
 
@@ -153,28 +192,24 @@ Counts simulate(const ArrayConfig& config, const Layer& layer, const Operand* w,
   }
   const std::vector<Operand> masked = masked_weights(layer, w);
   std::fill(y, y + layer.grid.m * layer.n, Sum{0});
-  const Operands<Operand, Sum> shared{array, layer, list, std::move(block_col), masked.data(), x, y};
+  const Operands<Operand, Sum> shared{array, layer, lists[0], std::move(block_col), masked.data(), x, y};
+  using WeightOps = WeightStationaryOperands<Operand, Sum>;
+  using InputOps = InputStationaryOperands<Operand, Sum>;
+  using OutputOps = OutputStationaryOperands<Operand, Sum>;
   Counts counts;
   switch (array.dataflow) {
-    case Dataflow::ws: {
-      const WeightStationaryOperands<Operand, Sum> operands{shared};
+    case Dataflow::ws:
+      counts = step_all<StationaryArray<Operand, Sum, WeightOps>, WeightOps>(shared, lists, starts, limit,
+                                                                             traffic);
+      break;
+    case Dataflow::is:
       counts =
-          step_all(StationaryArray<Operand, Sum, WeightStationaryOperands<Operand, Sum>>(operands, starts),
-                   limit, traffic);
+          step_all<StationaryArray<Operand, Sum, InputOps>, InputOps>(shared, lists, starts, limit, traffic);
       break;
-    }
-    case Dataflow::is: {
-      const InputStationaryOperands<Operand, Sum> operands{shared};
+    case Dataflow::os:
       counts =
-          step_all(StationaryArray<Operand, Sum, InputStationaryOperands<Operand, Sum>>(operands, starts),
-                   limit, traffic);
+          step_all<OutputStationaryArray<Operand, Sum>, OutputOps>(shared, lists, starts, limit, traffic);
       break;
-    }
-    case Dataflow::os: {
-      const OutputStationaryOperands<Operand, Sum> operands{shared};
-      counts = step_all(OutputStationaryArray<Operand, Sum>(operands, starts), limit, traffic);
-      break;
-    }
   }
   counts.skipped_macs = layer.grid.m * layer.grid.k * layer.n - counts.macs;
   counts.kept_macs = folder.kept_weights() * layer.n;
@@ -195,7 +230,7 @@ Counts simulate_cycle(const ArrayConfig& array, const Layer& layer, const std::i
 }
 
 std::vector<ScheduledFold> schedule_folds(const ArrayConfig& array, const Layer& layer) {
-  const FoldList list = list_folds(array, layer, max_folds);
+  const FoldList list = list_folds(array, layer, CoreMap(array, layer), max_folds);
   const std::vector<FoldStart> starts = clock_starts(array, list.folds);
   std::vector<ScheduledFold> folds;
   for (std::size_t f = 0; f < starts.size(); ++f) folds.push_back({starts[f], list.folds[f].depth});

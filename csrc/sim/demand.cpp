@@ -84,8 +84,14 @@ class KeptSums {
 
 class DemandLister {
  public:
-  DemandLister(const ArrayConfig& array, const Layer& layer)
-      : array_(array), layer_(layer), folder_(array, layer), clock_(array), kept_(layer.grid, layer.mask) {
+  DemandLister(const ArrayConfig& array, const Layer& layer, const CoreMap& cores, std::int64_t core)
+      : array_(array),
+        layer_(layer),
+        cores_(cores),
+        core_(core),
+        folder_(array, layer),
+        clock_(array),
+        kept_(layer.grid, layer.mask) {
     demand_.inputs_preloaded = array.dataflow == Dataflow::is;
     demand_.weights_preloaded = array.dataflow == Dataflow::ws;
     demand_.input_units = layer.conv.present() ? layer.grid.channels() : layer.grid.k;
@@ -122,7 +128,13 @@ class DemandLister {
     places_ = ceil_div(layer_.n, positions);
     require_few(places_);
     for (std::int64_t place = 0; place < places_; ++place) {
+      if (array_.dataflow == Dataflow::is && cores_.core_of(place) != core_) {
+        demand_.place_elements.push_back(0);
+        continue;
+      }
       const std::int64_t begin = place * positions;
+      core_positions_ += positions_of(place);
+      ++core_places_;
       const std::int64_t size = positions_of(place);
       demand_.place_elements.push_back(
           layer_.conv.present() ? layer_.conv.distinct_pixels(begin, begin + size) : size);
@@ -234,6 +246,7 @@ class DemandLister {
     std::vector<WeightUnit> weights;
     std::vector<std::vector<Span>> spans;
     for (std::int64_t i = 0; i < folder_.strips(); ++i) {
+      if (cores_.core_of(i) != core_) continue;
       folder_.fill_strip(i, strip);
       const std::int64_t folds = folder_.folds_of(strip);
       const std::int64_t features = strip.feature_end - strip.feature_begin;
@@ -281,6 +294,7 @@ class DemandLister {
     std::vector<WeightUnit> weights;
     std::vector<std::vector<Span>> spans;
     for (std::int64_t i = 0; i < folder_.strips(); ++i) {
+      if (cores_.core_of(i) != core_) continue;
       folder_.fill_strip(i, strip);
       const std::int64_t features = strip.feature_end - strip.feature_begin;
       const std::int64_t depth = strip.lanes();
@@ -338,9 +352,9 @@ class DemandLister {
     std::vector<std::uint8_t> streamed(static_cast<std::size_t>(layer_.grid.m), 0);
     const std::vector<Tile> tiles = list_tiles(features, ranges, touched, streamed);
     const std::int64_t computed = std::count(streamed.begin(), streamed.end(), 1);
-    demand_.accesses.output_reads = demand_.accesses.output_writes - computed * layer_.n;
+    demand_.accesses.output_reads = demand_.accesses.output_writes - computed * core_positions_;
     const std::int64_t skew = array_.rows + array_.cols - 2;
-    for (std::int64_t place = 0; place < places_; ++place) {
+    for (std::int64_t place = core_; place < places_; place += cores_.cores()) {
       const std::int64_t positions = positions_of(place);
       std::vector<std::int32_t> outputs(static_cast<std::size_t>(ranges), -1);
       for (std::int64_t range = 0; range < ranges; ++range) {
@@ -402,15 +416,15 @@ class DemandLister {
         if (out.operands[range] == 0) continue;
         touched[range] = 1;
         demand_.weights.push_back(weights[range]);
-        demand_.accesses.weight_reads += weights[range].elements * places_;
+        demand_.accesses.weight_reads += weights[range].elements * core_places_;
         ++pieces;
       }
-      demand_.accesses.input_reads += tile.reduction.size() * layer_.n;
-      demand_.accesses.output_writes += tile.depth * layer_.n;
+      demand_.accesses.input_reads += tile.reduction.size() * core_positions_;
+      demand_.accesses.output_writes += tile.depth * core_positions_;
       tiles.push_back(std::move(out));
     }
     require_few(pieces);
-    require_few(pieces * places_);
+    require_few(pieces * core_places_);
     demand_.inner_pieces = std::max<std::int64_t>(1, pieces);
     for (std::size_t u = 0; u < demand_.weights.size(); ++u) {
       demand_.weights[u].quarter = static_cast<std::int32_t>(u * 4 / demand_.weights.size());
@@ -437,12 +451,16 @@ class DemandLister {
 
   ArrayConfig array_;
   Layer layer_;
+  const CoreMap& cores_;
+  std::int64_t core_;
   Folder folder_;
   FoldClock clock_;
   KeptSums kept_;
   Demand demand_;
   std::int64_t place_positions_ = 1;
   std::int64_t places_ = 1;
+  std::int64_t core_places_ = 0;     ///< Of those, this core's.
+  std::int64_t core_positions_ = 0;  ///< Positions in them.
   std::int64_t last_stream_ = 0;
   std::vector<std::int32_t> seen_;  ///< (input units): the last list that it is in.
   std::vector<std::uint8_t> used_;  ///< (input units): whether it is in any.
@@ -450,6 +468,12 @@ class DemandLister {
 
 }  // namespace
 
-Demand list_demand(const ArrayConfig& array, const Layer& layer) { return DemandLister(array, layer).list(); }
+std::vector<Demand> list_demands(const ArrayConfig& array, const Layer& layer, const CoreMap& cores) {
+  std::vector<Demand> demands;
+  for (std::int64_t core = 0; core < cores.cores(); ++core) {
+    demands.push_back(DemandLister(array, layer, cores, core).list());
+  }
+  return demands;
+}
 
 }  // namespace pysim

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "sim/cores.h"
 #include "sim/counts.h"
 #include "sim/folding.h"
 
@@ -47,7 +48,7 @@ struct ZeroOutputs {
   std::int64_t elements = 0;
 };
 
-/// All pieces of a layer in the order in which they run.
+/// All pieces of one core in the order in which they run.
 struct Demand {
   bool inputs_preloaded = false;   ///< `is`; else inputs are streamed.
   bool weights_preloaded = false;  ///< `ws`; else weights are streamed.
@@ -56,7 +57,7 @@ struct Demand {
 
   std::int64_t input_units = 0;              ///< Channels of a convolution, reduction elements of a product.
   std::int64_t used_input_units = 0;         ///< Of those, any piece needs.
-  std::vector<std::int64_t> place_elements;  ///< (places): elements of one input unit there.
+  std::vector<std::int64_t> place_elements;  ///< (places): elements of an input unit; 0 if other cores' own.
   std::vector<std::int64_t> list_begin;      ///< (lists + 1): into `list_units`.
   std::vector<std::int32_t> list_units;
 
@@ -70,7 +71,8 @@ struct Demand {
   ArrayAccesses accesses;
 };
 
-/// Cuts the layer into pieces. Throws std::invalid_argument if it is out of range or has more than 2^22.
-Demand list_demand(const ArrayConfig& array, const Layer& layer);
+/// Cuts the layer into the pieces of every core. Throws std::invalid_argument if it is out of range or a core
+/// has more than 2^22.
+std::vector<Demand> list_demands(const ArrayConfig& array, const Layer& layer, const CoreMap& cores);
 
 }  // namespace pysim

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "sim/cores.h"
 #include "sim/counts.h"
 #include "sim/folding.h"
 
@@ -15,6 +16,7 @@ struct Fold {
   std::int64_t part;   ///< Index of its strip, or of its reduction tile.
   std::int64_t chunk;  ///< `ws`: row chunk of the strip; `os`, `is`: position tile.
   std::int64_t depth;  ///< Operands streamed, T.
+  std::int64_t core;   ///< Which array runs it.
 };
 
 /// The reduction elements of one feed, lane by lane.
@@ -46,7 +48,8 @@ struct FoldList {
 };
 
 /// Writes out every fold of the layer. Throws std::invalid_argument if there are more than `max_folds`.
-FoldList list_folds(const ArrayConfig& array, const Layer& layer, std::int64_t max_folds);
+FoldList list_folds(const ArrayConfig& array, const Layer& layer, const CoreMap& cores,
+                    std::int64_t max_folds);
 
 /// A weight or input with the multiplexer input that it is to meet; select is -1 for padding.
 template <class Operand>

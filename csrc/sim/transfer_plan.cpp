@@ -14,11 +14,8 @@ namespace {
 constexpr std::int32_t no_piece = std::numeric_limits<std::int32_t>::max();
 constexpr std::int64_t never = std::numeric_limits<std::int64_t>::max();
 constexpr std::int64_t max_input_states = std::int64_t{1} << 28;
+constexpr std::int64_t region_alignment = 4096;
 constexpr KeepRule keep_all{never, 4};
-
-bool operator==(const KeepRule& a, const KeepRule& b) {
-  return a.within == b.within && a.quarters == b.quarters;
-}
 
 /// One step further back through the pieces: who uses `unit` next after `piece`.
 std::int32_t take_next(std::vector<std::int32_t>& next_of_unit, std::int64_t unit, std::size_t piece) {
@@ -83,14 +80,16 @@ struct Pending {
   TransferKind kind;
   std::int32_t unit;  ///< -1: zeros that are in no buffer.
   std::int64_t elements;
-  std::int64_t after;  ///< Array cycles before it may start.
-  std::int64_t ready;  ///< Array cycle from which its lag counts.
+  std::int64_t after;     ///< Array cycles before it may start.
+  std::int64_t ready;     ///< Array cycle from which its lag counts.
+  std::size_t zeros = 0;  ///< Which zeros, without a unit.
 };
 
 }  // namespace
 
-TransferPlanner::TransferPlanner(const Demand& demand, const MemoryConfig& memory, std::int64_t block_rows)
-    : demand_(demand), memory_(memory), pointer_bytes_(bytes_of(block_rows + 1, memory.index_bits)) {
+TransferPlanner::TransferPlanner(const Demand& demand, const MemoryConfig& memory, std::int64_t pointers,
+                                 std::int32_t core)
+    : demand_(demand), memory_(memory), core_(core), pointer_bytes_(bytes_of(pointers, memory.index_bits)) {
   memory.check();
   std::int64_t inputs = 0;
   for (const std::int64_t elements : demand.place_elements) {
@@ -127,6 +126,36 @@ TransferPlanner::TransferPlanner(const Demand& demand, const MemoryConfig& memor
   if (!all_inputs_fit_) find_next_uses();
 }
 
+void TransferPlanner::list_requests() {
+  requests_ = true;
+  std::int64_t next = 0;
+  const auto next_region = [&] { next = ceil_div(next, region_alignment) * region_alignment; };
+  const auto place = [&](std::vector<std::int64_t>& addresses, std::int64_t bytes) {
+    addresses.push_back(next);
+    next = checked_add(next, bytes, "memory addresses");
+  };
+  next = pointer_bytes_;
+  next_region();
+  for (std::size_t unit = 0; unit < weight_bytes_.size(); ++unit) {
+    place(weight_address_, weight_bytes_[unit] + index_bytes_[unit]);
+  }
+  next_region();
+  for (const std::int64_t bytes : input_bytes_) {
+    place(input_address_, checked_mul(bytes, demand_.input_units, "memory addresses"));
+  }
+  next_region();
+  for (const OutputUnit& unit : demand_.outputs) {
+    place(output_address_, bytes_of(unit.elements, memory_.output_bits));
+  }
+  for (const ZeroOutputs& zeros : demand_.zeros) {
+    place(zero_address_, bytes_of(zeros.elements, memory_.output_bits));
+  }
+  next_region();
+  for (const OutputUnit& unit : demand_.outputs) {
+    place(sum_address_, bytes_of(unit.elements, memory_.accumulator_bits));
+  }
+}
+
 void TransferPlanner::find_next_uses() {
   const std::size_t pieces = demand_.pieces.size();
   use_begin_.assign(pieces + 1, 0);
@@ -153,39 +182,44 @@ void TransferPlanner::find_next_uses() {
   }
 }
 
-std::vector<PlanRules> TransferPlanner::candidates() const {
-  const auto rules_for = [this](bool all_fit, bool used_once) {
-    if (all_fit) return std::vector<KeepRule>{keep_all};
-    std::vector<KeepRule> rules{{1, 0}};
-    if (used_once) return rules;
-    for (std::int32_t quarters = 0; quarters < 4; ++quarters) {
-      const KeepRule rule{demand_.inner_pieces, quarters};
-      if (!(rule == rules.back())) rules.push_back(rule);
-    }
-    return rules;
-  };
-  std::vector<std::int32_t> output_quarters{4};
-  if (sums_return_) output_quarters = {4, 2, 0};
+std::vector<KeepRule> TransferPlanner::keep_rules(bool all_fit, bool used_once) const {
+  if (all_fit) return {keep_all};
+  std::vector<KeepRule> rules{{1, 0}};
+  if (used_once) return rules;
+  for (std::int32_t quarters = demand_.inner_pieces > 1 ? 0 : 1; quarters < 4; ++quarters) {
+    rules.push_back({demand_.inner_pieces, quarters});
+  }
+  return rules;
+}
+
+std::vector<std::int64_t> TransferPlanner::lags() const {
   std::vector<std::int64_t> lags{demand_.longest_fold, demand_.longest_piece, 0};
   lags.erase(std::unique(lags.begin(), lags.end()), lags.end());
+  return lags;
+}
 
-  std::vector<PlanRules> all;
-  for (const KeepRule& inputs : rules_for(all_inputs_fit_, false)) {
-    for (const KeepRule& weights : rules_for(all_weights_fit_, demand_.weights_preloaded)) {
-      for (const std::int32_t quarters : output_quarters) {
-        for (const std::int64_t lag : lags) all.push_back({inputs, weights, quarters, lag});
-      }
-    }
-  }
-  return all;
+RuleNumbers TransferPlanner::rule_counts() const {
+  return {static_cast<std::int32_t>(keep_rules(all_inputs_fit_, false).size()),
+          static_cast<std::int32_t>(keep_rules(all_weights_fit_, demand_.weights_preloaded).size()),
+          sums_return_ ? 3 : 1, static_cast<std::int32_t>(lags().size())};
+}
+
+PlanRules TransferPlanner::rules(const RuleNumbers& numbers) const {
+  const auto pick = [](const auto& all, std::int32_t number) {
+    return all[std::min(all.size() - 1, static_cast<std::size_t>(number))];
+  };
+  return {pick(keep_rules(all_inputs_fit_, false), numbers.inputs),
+          pick(keep_rules(all_weights_fit_, demand_.weights_preloaded), numbers.weights),
+          sums_return_ ? 4 - 2 * numbers.sums : 4, pick(lags(), numbers.lag)};
 }
 
 PlanRules TransferPlanner::frugal_rules() const {
   return {all_inputs_fit_ ? keep_all : KeepRule{1, 0}, all_weights_fit_ ? keep_all : KeepRule{1, 0}, 0, 0};
 }
 
-std::optional<TransferPlan> TransferPlanner::lay_out(const PlanRules& rules, Shortage& shortage) {
-  TransferPlan plan;
+std::optional<CoreTraffic> TransferPlanner::lay_out(const PlanRules& rules, Shortage& shortage) {
+  CoreTraffic traffic;
+  CorePlan& plan = traffic.plan;
   plan.compute_cycles = demand_.compute_cycles;
   Room input_room(memory_.input_capacity);
   Room weight_room(memory_.weight_capacity);
@@ -196,27 +230,47 @@ std::optional<TransferPlan> TransferPlanner::lay_out(const PlanRules& rules, Sho
   std::deque<Pending> pending;
   std::size_t zeros = 0;
 
-  const auto add_transfer = [&](const Transfer& transfer, std::int64_t room) {
-    plan.transfers.push_back(transfer);
-    plan.output_room.push_back(room);
-    return static_cast<std::int32_t>(plan.transfers.size() - 1);
+  const auto address_of = [&](const std::vector<std::int64_t>& addresses, std::size_t unit) {
+    return requests_ ? addresses[unit] : -1;
   };
-  const auto emit_first_pending = [&] {
+  // address: where all its bytes are off chip, or -1.
+  const auto add_transfer = [&](const Transfer& transfer, std::int64_t address) {
+    traffic.transfers.push_back(transfer);
+    if (requests_ && address >= 0)
+      traffic.requests.push_back(
+          {static_cast<std::int32_t>(traffic.transfers.size() - 1), address, transfer.bytes});
+    return static_cast<std::int32_t>(traffic.transfers.size() - 1);
+  };
+  const auto add_input_request = [&](std::int32_t transfer, std::int64_t address, std::int64_t bytes) {
+    if (!traffic.requests.empty()) {
+      Request& last = traffic.requests.back();
+      if (last.transfer == transfer && last.address + last.bytes == address) {
+        last.bytes += bytes;
+        return;
+      }
+    }
+    traffic.requests.push_back({transfer, address, bytes});
+  };
+  const auto emit_first_pending = [&](std::int64_t turn) {
     const Pending out = pending.front();
     pending.pop_front();
     const std::int64_t sums = out.unit < 0 ? 0 : bytes_of(out.elements, memory_.accumulator_bits);
     const std::int64_t bytes =
         out.kind == TransferKind::spill ? sums : bytes_of(out.elements, memory_.output_bits);
-    const std::int32_t number =
-        add_transfer({out.kind, bytes, 0, out.unit < 0 ? 0 : out.elements, out.after}, sums);
+    const std::int64_t address =
+        out.unit < 0 ? address_of(zero_address_, out.zeros)
+                     : address_of(out.kind == TransferKind::spill ? sum_address_ : output_address_,
+                                  static_cast<std::size_t>(out.unit));
+    const std::int32_t number = add_transfer(
+        {out.kind, core_, bytes, 0, out.unit < 0 ? 0 : out.elements, sums, out.after, turn}, address);
     output_room.give_back(sums, 0, number);
   };
   const auto emit_due = [&](std::int64_t now) {
-    while (!pending.empty() && pending.front().ready <= now - rules.write_lag) emit_first_pending();
+    while (!pending.empty() && pending.front().ready <= now - rules.write_lag) emit_first_pending(now);
   };
   const auto add_zeros_before = [&](std::int64_t piece, std::int64_t ready) {
     for (; zeros < demand_.zeros.size() && demand_.zeros[zeros].before <= piece; ++zeros) {
-      pending.push_back({TransferKind::outputs, -1, demand_.zeros[zeros].elements, 0, ready});
+      pending.push_back({TransferKind::outputs, -1, demand_.zeros[zeros].elements, 0, ready, zeros});
     }
   };
 
@@ -231,8 +285,9 @@ std::optional<TransferPlan> TransferPlanner::lay_out(const PlanRules& rules, Sho
         shortage = {Buffer::weight, weight_room.taken()};
         return false;
       }
-      const std::int32_t number = add_transfer(
-          {TransferKind::weights, bytes, index_bytes_[unit], demand_.weights[unit].elements, after}, 0);
+      const std::int32_t number = add_transfer({TransferKind::weights, core_, bytes, index_bytes_[unit],
+                                                demand_.weights[unit].elements, 0, after, now},
+                                               address_of(weight_address_, unit));
       plan.gates.push_back({now, number, StallCause::weight, 0});
     }
     const bool keep = rules.weights.quarters == 4 ||
@@ -257,11 +312,13 @@ std::optional<TransferPlan> TransferPlanner::lay_out(const PlanRules& rules, Sho
     const std::int32_t* const units = demand_.list_units.data() + demand_.list_begin[list];
     const std::int64_t count = demand_.list_begin[list + 1] - demand_.list_begin[list];
     std::int64_t missing = 0;
+    missing_units_.clear();
     std::int64_t dropped = 0;
     const bool keep_all_units = rules.inputs.quarters == 4;
     for (std::int64_t i = 0; i < count; ++i) {
       std::uint8_t& state = on_chip[units[i]];
       missing += state == 0;
+      if (requests_ && state == 0) missing_units_.push_back(units[i]);
       if (keep_all_units) {
         state = 1;
         continue;
@@ -279,9 +336,13 @@ std::optional<TransferPlan> TransferPlanner::lay_out(const PlanRules& rules, Sho
         shortage = {Buffer::input, input_room.taken()};
         return false;
       }
-      const std::int32_t number =
-          add_transfer({TransferKind::inputs, bytes, 0, missing * demand_.place_elements[place], after}, 0);
+      const std::int32_t number = add_transfer(
+          {TransferKind::inputs, core_, bytes, 0, missing * demand_.place_elements[place], 0, after, now},
+          -1);
       plan.gates.push_back({now, number, StallCause::input, 0});
+      for (const std::int32_t unit : missing_units_) {
+        add_input_request(number, input_address_[place] + unit * unit_bytes, unit_bytes);
+      }
     }
     if (dropped > 0) {
       input_room.give_back(dropped * unit_bytes, end, end);
@@ -298,7 +359,7 @@ std::optional<TransferPlan> TransferPlanner::lay_out(const PlanRules& rules, Sho
     if (output_on_chip[at] == 0) {
       const bool returns = unit.first != static_cast<std::int32_t>(j);
       const auto is_own_spill = [&](const Pending& out) { return out.unit == piece.output; };
-      while (returns && std::any_of(pending.begin(), pending.end(), is_own_spill)) emit_first_pending();
+      while (returns && std::any_of(pending.begin(), pending.end(), is_own_spill)) emit_first_pending(now);
       const std::int64_t sums = bytes_of(unit.elements, memory_.accumulator_bits);
       std::int64_t last = -1;
       if (!output_room.take(sums, now, last)) {
@@ -306,7 +367,8 @@ std::optional<TransferPlan> TransferPlanner::lay_out(const PlanRules& rules, Sho
         return false;
       }
       if (returns) {
-        last = add_transfer({TransferKind::reload, sums, 0, unit.elements, 0}, sums);
+        last = add_transfer({TransferKind::reload, core_, sums, 0, unit.elements, sums, 0, now},
+                            address_of(sum_address_, at));
         plan.gates.push_back({now, static_cast<std::int32_t>(last), StallCause::output, 0});
       } else {
         plan.gates.push_back({now, static_cast<std::int32_t>(last), StallCause::output, sums});
@@ -324,11 +386,13 @@ std::optional<TransferPlan> TransferPlanner::lay_out(const PlanRules& rules, Sho
     return true;
   };
 
-  if (pointer_bytes_ > 0) add_transfer({TransferKind::row_pointers, pointer_bytes_, pointer_bytes_, 0, 0}, 0);
+  if (pointer_bytes_ > 0)
+    add_transfer({TransferKind::row_pointers, core_, pointer_bytes_, pointer_bytes_, 0, 0, 0, 0}, 0);
 
   // Preloads, streams and results of all pieces in the order of their array cycles. What is laid out at one
   // of them waits only for array cycles before it: the program cannot lock up.
   const std::size_t pieces = demand_.pieces.size();
+  std::int64_t last_turn = 0;
   std::size_t preload = 0;
   std::size_t stream = 0;
   std::size_t result = 0;
@@ -341,6 +405,7 @@ std::optional<TransferPlan> TransferPlanner::lay_out(const PlanRules& rules, Sho
     const std::int64_t at_stream = stream < pieces ? demand_.pieces[stream].stream : never;
     const std::int64_t at_result = result < pieces ? demand_.pieces[result].result : never;
     const std::int64_t now = std::min({at_preload, at_stream, at_result});
+    last_turn = now;
     emit_due(now);
     if (now == at_preload) {
       const std::int64_t end = demand_.pieces[preload].stream;
@@ -359,7 +424,37 @@ std::optional<TransferPlan> TransferPlanner::lay_out(const PlanRules& rules, Sho
     }
   }
   add_zeros_before(static_cast<std::int64_t>(pieces), demand_.compute_cycles);
-  while (!pending.empty()) emit_first_pending();
+  while (!pending.empty()) {
+    last_turn = std::max(last_turn, pending.front().ready + rules.write_lag);
+    emit_first_pending(last_turn);
+  }
+  return traffic;
+}
+
+TransferPlan share_channel(std::vector<CoreTraffic>&& cores) {
+  TransferPlan plan;
+  if (cores.size() == 1) {
+    plan.transfers = std::move(cores[0].transfers);
+    plan.requests = std::move(cores[0].requests);
+    plan.cores.push_back(std::move(cores[0].plan));
+    return plan;
+  }
+  for (const CoreTraffic& core : cores) {
+    plan.transfers.insert(plan.transfers.end(), core.transfers.begin(), core.transfers.end());
+  }
+  std::stable_sort(plan.transfers.begin(), plan.transfers.end(),
+                   [](const Transfer& a, const Transfer& b) { return a.turn < b.turn; });
+  std::vector<std::vector<std::int32_t>> number_of(cores.size());
+  for (std::size_t number = 0; number < plan.transfers.size(); ++number) {
+    number_of[static_cast<std::size_t>(plan.transfers[number].core)].push_back(
+        static_cast<std::int32_t>(number));
+  }
+  for (std::size_t core = 0; core < cores.size(); ++core) {
+    plan.cores.push_back(std::move(cores[core].plan));
+    for (Gate& gate : plan.cores.back().gates) {
+      if (gate.transfer >= 0) gate.transfer = number_of[core][static_cast<std::size_t>(gate.transfer)];
+    }
+  }
   return plan;
 }
 

@@ -21,14 +21,23 @@ enum class Buffer : std::uint8_t { input, weight, output };
 /// One use of the channel.
 struct Transfer {
   TransferKind kind;
+  std::int32_t core;         ///< Whose buffer it fills or empties.
   std::int64_t bytes;        ///< Index bytes included.
   std::int64_t index_bytes;  ///< Of those, indices.
   std::int64_t words;        ///< Buffer words it writes (reads: spill, outputs).
-  std::int64_t after;        ///< Array cycles that must have been done before it may start.
+  std::int64_t room;         ///< Bytes of the output buffer that it takes up (reload) or gives back.
+  std::int64_t after;        ///< Array cycles of its core that must have been done before it may start.
+  std::int64_t turn;         ///< Array cycle at which it is laid out: the order of the channel.
 };
 
-/// The array may not do array cycle `cycle` before transfer `transfer` has arrived (a read) or left (a
-/// write).
+/// Bytes off chip that a transfer reads or writes, at consecutive addresses.
+struct Request {
+  std::int32_t transfer;
+  std::int64_t address;
+  std::int64_t bytes;
+};
+
+/// A core may not do array cycle `cycle` before transfer `transfer` has arrived (a read) or left (a write).
 struct Gate {
   std::int64_t cycle;
   std::int32_t transfer;  ///< -1: nothing to wait for; the gate only takes room.
@@ -42,12 +51,17 @@ struct Release {
   std::int64_t bytes;
 };
 
-struct TransferPlan {
-  std::vector<Transfer> transfers;  ///< In channel order.
-  std::vector<Gate> gates;          ///< By cycle; at one cycle in the order in which they are tried.
+/// What one core waits for.
+struct CorePlan {
+  std::vector<Gate> gates;  ///< By cycle; at one cycle in the order in which they are tried.
   std::vector<Release> input_releases, weight_releases;  ///< By cycle.
-  std::vector<std::int64_t> output_room;  ///< (transfers): output room that its end gives back, or takes.
   std::int64_t compute_cycles = 0;
+};
+
+struct TransferPlan {
+  std::vector<Transfer> transfers;  ///< Of all cores, in channel order.
+  std::vector<CorePlan> cores;
+  std::vector<Request> requests;  ///< In channel order; of one core, if asked for.
 };
 
 /// What is kept on chip between two uses of a unit, and how eagerly results are written. See docs/machine.md.
@@ -62,33 +76,57 @@ struct PlanRules {
   std::int64_t write_lag;        ///< Array cycles for which reads may overtake a finished output.
 };
 
+/// A set of rules by number, the same for all cores; a core without as many takes its last.
+struct RuleNumbers {
+  std::int32_t inputs, weights, sums, lag;
+};
+
 /// The buffer that was too small, and for what.
 struct Shortage {
   Buffer buffer;
   std::int64_t needed;
 };
 
-/// Lays out a layer's traffic under one set of rules after the other.
+/// One core's transfers and gates; gates number its transfers from 0.
+struct CoreTraffic {
+  std::vector<Transfer> transfers;
+  std::vector<Request> requests;
+  CorePlan plan;
+};
+
+/// Lays out one core's traffic under one set of rules after the other.
 class TransferPlanner {
  public:
   /// Keeps a reference to `demand`. Throws std::invalid_argument if `memory` is out of range or a transfer
   /// is too large.
-  TransferPlanner(const Demand& demand, const MemoryConfig& memory, std::int64_t block_rows);
+  ///
+  /// pointers: row pointers that go over the channel first.
+  TransferPlanner(const Demand& demand, const MemoryConfig& memory, std::int64_t pointers, std::int32_t core);
 
-  /// Every set of rules worth trying. More capacity tries the same ones, or one that is surely as good.
-  std::vector<PlanRules> candidates() const;
+  /// From now on lay_out also lists requests. Addresses are laid out for one core alone; docs/machine.md says
+  /// how.
+  void list_requests();
+
+  /// How many rules there are of each kind. More capacity has the same ones, or one that is surely as good.
+  RuleNumbers rule_counts() const;
+
+  /// The rules of these numbers.
+  PlanRules rules(const RuleNumbers& numbers) const;
 
   /// Rules that need the least room.
   PlanRules frugal_rules() const;
 
   /// The traffic under `rules`; none if a buffer is too small for them, with `shortage` set.
-  std::optional<TransferPlan> lay_out(const PlanRules& rules, Shortage& shortage);
+  std::optional<CoreTraffic> lay_out(const PlanRules& rules, Shortage& shortage);
 
  private:
   void find_next_uses();
+  std::vector<KeepRule> keep_rules(bool all_fit, bool used_once) const;
+  std::vector<std::int64_t> lags() const;
 
   const Demand& demand_;
   MemoryConfig memory_;
+  std::int32_t core_;
   std::int64_t pointer_bytes_;
   std::vector<std::int64_t> input_bytes_;   ///< (places): bytes of one input unit.
   std::vector<std::int64_t> weight_bytes_;  ///< (weight units): without indices.
@@ -98,9 +136,15 @@ class TransferPlanner {
   std::vector<std::int64_t> use_begin_;     ///< (pieces + 1): into `next_input_`.
   std::vector<std::int32_t> next_input_;    ///< Of every input unit of every piece; filled when first needed.
   std::vector<std::uint8_t> input_on_chip_;  ///< (places, input units).
-  bool sums_return_ = false;                 ///< Whether outputs are added to again after other outputs.
+  bool requests_ = false;
+  std::vector<std::int64_t> weight_address_, input_address_, output_address_, sum_address_, zero_address_;
+  std::vector<std::int32_t> missing_units_;
+  bool sums_return_ = false;  ///< Whether outputs are added to again after other outputs.
   bool all_inputs_fit_ = false;
   bool all_weights_fit_ = false;
 };
+
+/// All cores' traffic on one channel, by turn, ties by lower core.
+TransferPlan share_channel(std::vector<CoreTraffic>&& cores);
 
 }  // namespace pysim

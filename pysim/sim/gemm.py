@@ -43,15 +43,15 @@ def simulate_layer(
         ConfigError: n is below 1, a count does not fit in 64 bits, or a buffer is too small for the layer.
     """
     grid.check_mask(mask)
-    n = _positive_int(n, "n")
+    n = positive_int(n, "n")
     try:
         counts = _core.simulate_event(
-            _core_array(accelerator, grid),
-            _grid_tuple(grid),
+            core_array(accelerator, grid),
+            grid_tuple(grid),
             np.ascontiguousarray(mask),
             n,
-            _core_memory(accelerator.memory),
-            _conv_tuple(conv, grid, n),
+            core_memory(accelerator.memory),
+            core_conv(conv, grid, n),
         )
     except (ValueError, TypeError) as error:
         raise ConfigError(str(error)) from error
@@ -94,7 +94,7 @@ def simulate_gemm(
         raise ShapeError(f"weights: expected shape (M, K), got {weights.shape}")
     bh, bw = _block_sides(block)
     grid = BlockGrid(
-        m=weights.shape[0], k=weights.shape[1], positions=_positive_int(positions, "positions"), bh=bh, bw=bw
+        m=weights.shape[0], k=weights.shape[1], positions=positive_int(positions, "positions"), bh=bh, bw=bw
     )
     kept = grid.nonzero_blocks(weights) if mask is None else np.asarray(mask)
     grid.check_mask(kept)
@@ -123,18 +123,18 @@ def _simulate_cycle(
             f"got {w.dtype} and {x.dtype}",
             hint="Convert them with .astype(numpy.float32).",
         )
-    array = _core_array(accelerator, grid)
+    array = core_array(accelerator, grid)
     kept = np.ascontiguousarray(mask)
     output: OutputArray
     try:
         counts, output = _core.simulate_cycle(
             array,
-            _grid_tuple(grid),
+            grid_tuple(grid),
             kept,
             np.ascontiguousarray(w),
             np.ascontiguousarray(x),
-            _core_memory(accelerator.memory),
-            _conv_tuple(conv, grid, x.shape[1]),
+            core_memory(accelerator.memory),
+            core_conv(conv, grid, x.shape[1]),
         )
     except ValueError as error:
         raise ConfigError(str(error)) from error
@@ -142,7 +142,7 @@ def _simulate_cycle(
 
 
 def _result(counts: _core.Counts, accelerator: Accelerator, output: OutputArray | None) -> GemmResult:
-    slots = accelerator.rows * accelerator.cols * counts.cycles
+    slots = accelerator.rows * accelerator.cols * accelerator.cores * counts.cycles
     return GemmResult(
         cycles=counts.cycles,
         folds=counts.folds,
@@ -160,7 +160,7 @@ def _memory_result(counts: _core.MemoryCounts) -> MemoryResult:
     return MemoryResult(**{field.name: getattr(counts, field.name) for field in fields(MemoryResult)})
 
 
-def _core_memory(memory: Memory | None) -> _core.MemoryConfig | None:
+def core_memory(memory: Memory | None) -> _core.MemoryConfig | None:
     if memory is None:
         return None
     if memory.mode == "rowbuffer":
@@ -187,7 +187,7 @@ def _core_memory(memory: Memory | None) -> _core.MemoryConfig | None:
 _ConvTuple: TypeAlias = tuple[int, int, int, int, int, int, int, int, int, int, int, int]
 
 
-def _conv_tuple(conv: ConvGeometry | None, grid: BlockGrid, n: int) -> _ConvTuple | None:
+def core_conv(conv: ConvGeometry | None, grid: BlockGrid, n: int) -> _ConvTuple | None:
     if conv is None:
         return None
     kernel_positions = conv.kernel[0] * conv.kernel[1]
@@ -209,9 +209,9 @@ def _conv_tuple(conv: ConvGeometry | None, grid: BlockGrid, n: int) -> _ConvTupl
     )
 
 
-def _core_array(accelerator: Accelerator, grid: BlockGrid) -> _core.ArrayConfig:
-    if accelerator.cores > 1 or accelerator.reorder:
-        raise ConfigError("accelerator: expected cores of 1 and reorder off, the others are not modelled yet")
+def core_array(accelerator: Accelerator, grid: BlockGrid) -> _core.ArrayConfig:
+    if accelerator.reorder:
+        raise ConfigError("accelerator.reorder: expected false, got true, which is not modelled yet")
     return _core.ArrayConfig(
         rows=accelerator.rows,
         cols=accelerator.cols,
@@ -221,14 +221,15 @@ def _core_array(accelerator: Accelerator, grid: BlockGrid) -> _core.ArrayConfig:
         mux=accelerator.mux,
         # More columns than the array has is the whole array; capped so that any integer crosses into C++.
         group_cols=min(accelerator.group_cols_for(grid.bh), accelerator.cols),
+        cores=accelerator.cores,
     )
 
 
-def _grid_tuple(grid: BlockGrid) -> tuple[int, int, int, int, int]:
+def grid_tuple(grid: BlockGrid) -> tuple[int, int, int, int, int]:
     return grid.m, grid.k, grid.positions, grid.bh, grid.bw
 
 
-def _positive_int(value: object, where: str) -> int:
+def positive_int(value: object, where: str) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise ConfigError(f"{where}: expected an integer of at least 1, got {value!r}")
     return int(value)
@@ -237,12 +238,12 @@ def _positive_int(value: object, where: str) -> int:
 def _block_sides(block: tuple[int, int]) -> tuple[int, int]:
     if not isinstance(block, tuple | list) or len(block) != 2:
         raise ConfigError(f"block: expected (height, width), got {block!r}")
-    return _positive_int(block[0], "block height"), _positive_int(block[1], "block width")
+    return positive_int(block[0], "block height"), positive_int(block[1], "block width")
 
 
 def _positions_of(x: npt.ArrayLike | int, k: int) -> int:
     if isinstance(x, int | np.integer):
-        return _positive_int(x, "n")
+        return positive_int(x, "n")
     array = np.asarray(x)
     _check_inputs(array, k)
     return int(array.shape[1])
