@@ -12,7 +12,7 @@ import click
 
 from pysim import __version__
 from pysim.cli.hw import hw as hw_commands
-from pysim.cli.options import DEBUG, JSON, SET
+from pysim.cli.options import DEBUG, JSON, RESUME, SET
 from pysim.cli.progress import ProgressLine
 
 if TYPE_CHECKING:
@@ -223,18 +223,41 @@ def _accelerator(
 @click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The checkpoint to write."
 )
+@RESUME
+@click.option(
+    "--save-every", type=click.IntRange(1), default=100, show_default=True, help="Steps between saves."
+)
 @_SEED
 @JSON
 @DEBUG
-def train(model: str, data: str, epochs: int, out: Path, seed: int, as_json: bool, debug: bool) -> None:
+def train(
+    model: str,
+    data: str,
+    epochs: int,
+    out: Path,
+    resume: bool,
+    save_every: int,
+    seed: int,
+    as_json: bool,
+    debug: bool,
+) -> None:
     """Train a dense MODEL and write its weights.
 
-    Saves itself after every epoch beside the checkpoint; the same command goes on from there.
+    Saves itself beside the checkpoint as it goes; the same command goes on from there, to the same result.
     """
     from pysim import runner
 
     with ProgressLine() as progress:
-        trained = runner.train_dense(model, data, epochs=epochs, seed=seed, out=out, progress=progress)
+        trained = runner.train_dense(
+            model,
+            data,
+            epochs=epochs,
+            seed=seed,
+            out=out,
+            resume=resume,
+            save_every=save_every,
+            progress=progress,
+        )
     if as_json:
         click.echo(json.dumps(trained, indent=2))
     else:
