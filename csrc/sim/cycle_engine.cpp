@@ -168,7 +168,15 @@ Counts simulate(const ArrayConfig& config, const Layer& layer, const Operand* w,
   array.mux = std::min(array.mux, layer.grid.block_cols());  // More inputs than that are never used.
 
   const CoreMap cores(array, layer);
-  const std::vector<FoldList> lists = split_by_core(list_folds(array, layer, cores, max_folds), cores);
+  Traffic traffic{memory, {}};
+  std::int64_t fold_positions = layer.n;
+  if (memory != nullptr) {
+    MemoryPlan plan = plan_memory(array, layer, cores, *memory);
+    traffic.plan = std::move(plan.transfers);
+    if (plan.ranges_apart) fold_positions = range_positions(layer);
+  }
+  const std::vector<FoldList> lists =
+      split_by_core(list_folds(array, layer, cores, fold_positions, max_folds), cores);
   std::vector<std::vector<FoldStart>> starts;
   std::int64_t limit = 0;
   for (const FoldList& list : lists) {
@@ -178,9 +186,7 @@ Counts simulate(const ArrayConfig& config, const Layer& layer, const Operand* w,
     limit = std::max(limit, last_cycle(array, list.folds, starts.back()));
   }
   require_steppable(array, limit);
-  Traffic traffic{memory, {}};
   if (memory != nullptr) {
-    traffic.plan = cheapest_plan(list_demands(array, layer, cores), *memory, layer.grid.block_rows());
     limit = time_plan(traffic.plan, *memory).cycles;  // A bound for the loop; the steppers find their own.
     require_few_stalls(limit);
   }
@@ -230,7 +236,7 @@ Counts simulate_cycle(const ArrayConfig& array, const Layer& layer, const std::i
 }
 
 std::vector<ScheduledFold> schedule_folds(const ArrayConfig& array, const Layer& layer) {
-  const FoldList list = list_folds(array, layer, CoreMap(array, layer), max_folds);
+  const FoldList list = list_folds(array, layer, CoreMap(array, layer), layer.n, max_folds);
   const std::vector<FoldStart> starts = clock_starts(array, list.folds);
   std::vector<ScheduledFold> folds;
   for (std::size_t f = 0; f < starts.size(); ++f) folds.push_back({starts[f], list.folds[f].depth});

@@ -84,11 +84,13 @@ class KeptSums {
 
 class DemandLister {
  public:
-  DemandLister(const ArrayConfig& array, const Layer& layer, const CoreMap& cores, std::int64_t core)
+  DemandLister(const ArrayConfig& array, const Layer& layer, const CoreMap& cores, std::int64_t core,
+               bool ranges_apart)
       : array_(array),
         layer_(layer),
         cores_(cores),
         core_(core),
+        ranges_apart_(ranges_apart),
         folder_(array, layer),
         clock_(array),
         kept_(layer.grid, layer.mask) {
@@ -146,6 +148,7 @@ class DemandLister {
     const std::int64_t apart = demand_.pieces.empty() ? depth : start.stream - last_stream_;
     demand_.longest_fold = std::max(demand_.longest_fold, apart);
     last_stream_ = start.stream;
+    ++demand_.folds;
     return start;
   }
 
@@ -240,7 +243,10 @@ class DemandLister {
 
   void list_weight_stationary() {
     set_places(piece_operands(layer_.n));
-    demand_.inner_pieces = places_;
+    const std::int64_t fold_places = ranges_apart_ ? 1 : places_;
+    const std::int64_t groups = ceil_div(places_, fold_places);
+    demand_.inner_pieces = fold_places;
+    demand_.weights_used_once = groups == 1;
     const std::int64_t skew = array_.rows + array_.cols - 2;
     Strip strip;
     std::vector<WeightUnit> weights;
@@ -256,32 +262,42 @@ class DemandLister {
       }
       require_few(folds * places_);
       fill_buckets(strip, array_.rows, weights, spans);
-      const auto outputs = static_cast<std::int32_t>(demand_.outputs.size());
-      for (std::int64_t place = 0; place < places_; ++place) {
-        add_output(features * positions_of(place), place, places_);
-      }
+      const auto first_weights = static_cast<std::int32_t>(demand_.weights.size());
+      const auto first_list = static_cast<std::int32_t>(demand_.list_begin.size() - 1);
       for (std::int64_t chunk = 0; chunk < folds; ++chunk) {
         const auto at = static_cast<std::size_t>(chunk);
-        const FoldStart start = add_fold(layer_.n);
-        const std::int32_t list = add_list(spans[at]);
+        add_weights(weights[at], chunk, folds);
+        add_list(spans[at]);
         demand_.accesses.input_reads += elements_of(spans[at]) * layer_.n;
-        demand_.accesses.weight_reads += weights[at].elements;
-        demand_.accesses.output_writes += features * layer_.n;
-        demand_.accesses.output_reads += chunk > 0 ? features * layer_.n : 0;
-        for (std::int64_t place = 0; place < places_; ++place) {
-          Piece piece;
-          piece.stream = start.stream + place * place_positions_;
-          piece.stream_end = piece.stream + positions_of(place);
-          piece.result = piece.stream + skew;
-          piece.result_end = piece.stream_end + skew;
-          piece.inputs = list;
-          piece.place = static_cast<std::int32_t>(place);
-          piece.output = outputs + static_cast<std::int32_t>(place);
-          if (place == 0) {
-            piece.preload = start.preload;
-            piece.weights = add_weights(weights[at], 0, 1);
+        demand_.accesses.weight_reads += weights[at].elements * groups;
+      }
+      demand_.accesses.output_writes += folds * features * layer_.n;
+      demand_.accesses.output_reads += (folds - 1) * features * layer_.n;
+      if (groups > 1) demand_.inner_pieces = std::max(demand_.inner_pieces, folds);
+      for (std::int64_t first = 0; first < places_; first += fold_places) {
+        const std::int64_t last = std::min(places_, first + fold_places) - 1;
+        const std::int64_t depth = last * place_positions_ + positions_of(last) - first * place_positions_;
+        const auto outputs = static_cast<std::int32_t>(demand_.outputs.size());
+        for (std::int64_t place = first; place <= last; ++place) {
+          add_output(features * positions_of(place), place, places_);
+        }
+        for (std::int64_t chunk = 0; chunk < folds; ++chunk) {
+          const FoldStart start = add_fold(depth);
+          for (std::int64_t place = first; place <= last; ++place) {
+            Piece piece;
+            piece.stream = start.stream + (place - first) * place_positions_;
+            piece.stream_end = piece.stream + positions_of(place);
+            piece.result = piece.stream + skew;
+            piece.result_end = piece.stream_end + skew;
+            piece.inputs = first_list + static_cast<std::int32_t>(chunk);
+            piece.place = static_cast<std::int32_t>(place);
+            piece.output = outputs + static_cast<std::int32_t>(place - first);
+            if (place == first) {
+              piece.preload = start.preload;
+              piece.weights = first_weights + static_cast<std::int32_t>(chunk);
+            }
+            add_piece(piece);
           }
-          add_piece(piece);
         }
       }
     }
@@ -453,6 +469,7 @@ class DemandLister {
   Layer layer_;
   const CoreMap& cores_;
   std::int64_t core_;
+  bool ranges_apart_;
   Folder folder_;
   FoldClock clock_;
   KeptSums kept_;
@@ -468,10 +485,15 @@ class DemandLister {
 
 }  // namespace
 
-std::vector<Demand> list_demands(const ArrayConfig& array, const Layer& layer, const CoreMap& cores) {
+std::int64_t range_positions(const Layer& layer) {
+  return ceil_div(layer.n, ceil_div(layer.n, max_piece_operands));
+}
+
+std::vector<Demand> list_demands(const ArrayConfig& array, const Layer& layer, const CoreMap& cores,
+                                 bool ranges_apart) {
   std::vector<Demand> demands;
   for (std::int64_t core = 0; core < cores.cores(); ++core) {
-    demands.push_back(DemandLister(array, layer, cores, core).list());
+    demands.push_back(DemandLister(array, layer, cores, core, ranges_apart).list());
   }
   return demands;
 }

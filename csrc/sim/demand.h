@@ -51,6 +51,7 @@ struct ZeroOutputs {
 /// All pieces of one core in the order in which they run.
 struct Demand {
   bool inputs_preloaded = false;   ///< `is`; else inputs are streamed.
+  bool weights_used_once = false;  ///< No piece needs weights that another one has needed.
   bool weights_preloaded = false;  ///< `ws`; else weights are streamed.
   std::vector<Piece> pieces;
   std::int64_t inner_pieces = 1;  ///< Pieces after which the innermost reuse of a unit comes round again.
@@ -65,14 +66,22 @@ struct Demand {
   std::vector<OutputUnit> outputs;
   std::vector<ZeroOutputs> zeros;
 
+  std::int64_t folds = 0;
   std::int64_t compute_cycles = 0;
   std::int64_t longest_piece = 0;  ///< Most operands of a piece.
   std::int64_t longest_fold = 0;   ///< Most cycles from the stream of one fold to that of the next.
   ArrayAccesses accesses;
 };
 
-/// Cuts the layer into the pieces of every core. Throws std::invalid_argument if it is out of range or a core
-/// has more than 2^22.
-std::vector<Demand> list_demands(const ArrayConfig& array, const Layer& layer, const CoreMap& cores);
+/// Cuts the layer into the pieces of every core.
+///
+/// ranges_apart: `ws` alone: whether all folds of a strip stream one range of the positions before the next
+/// range's turn comes, so that each fold streams one range. Throws std::invalid_argument if it is out of
+/// range or a core has more than 2^22.
+std::vector<Demand> list_demands(const ArrayConfig& array, const Layer& layer, const CoreMap& cores,
+                                 bool ranges_apart);
+
+/// `ws`: positions of every range but the last.
+std::int64_t range_positions(const Layer& layer);
 
 }  // namespace pysim

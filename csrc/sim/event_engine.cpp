@@ -28,11 +28,12 @@ void count_folds(const ArrayConfig& array, std::int64_t depth, std::int64_t fold
 
 void add_memory(const ArrayConfig& array, const Layer& layer, const MemoryConfig& memory,
                 const CoreMap& cores, Counts& counts) {
-  const std::vector<Demand> demands = list_demands(array, layer, cores);
-  const TransferPlan plan = cheapest_plan(demands, memory, layer.grid.block_rows());
-  const MemoryTiming timing = time_plan(plan, memory);
+  const MemoryPlan plan = plan_memory(array, layer, cores, memory);
+  const MemoryTiming timing = time_plan(plan.transfers, memory);
   counts.memory.emplace();
-  count_traffic(plan, demands, *counts.memory);
+  count_traffic(plan, *counts.memory);
+  counts.folds = 0;
+  for (const Demand& demand : plan.demands) counts.folds += demand.folds;
   counts.memory->compute_cycles = timing.compute_cycles;
   std::copy(timing.stalls, timing.stalls + 3, counts.memory->stalls);
   counts.cycles = timing.cycles;

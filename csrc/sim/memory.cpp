@@ -166,9 +166,25 @@ TransferPlan cheapest_plan(const std::vector<Demand>& demands, const MemoryConfi
   throw std::logic_error("memory: the frugal rules are not among those tried");
 }
 
-void count_traffic(const TransferPlan& plan, const std::vector<Demand>& demands, MemoryCounts& counts) {
-  for (const Demand& demand : demands) counts.add(demand.accesses);
-  for (const Transfer& transfer : plan.transfers) counts.add(transfer);
+MemoryPlan plan_memory(const ArrayConfig& array, const Layer& layer, const CoreMap& cores,
+                       const MemoryConfig& memory, bool requests) {
+  const auto plan_with = [&](bool ranges_apart) {
+    MemoryPlan plan{ranges_apart, list_demands(array, layer, cores, ranges_apart), {}};
+    plan.transfers = cheapest_plan(plan.demands, memory, layer.grid.block_rows(), requests);
+    return plan;
+  };
+  MemoryPlan plan = plan_with(false);
+  if (array.dataflow != Dataflow::ws || layer.n <= max_piece_operands) return plan;
+  MemoryPlan apart = plan_with(true);
+  const std::int64_t cycles = time_plan(plan.transfers, memory).cycles;
+  const std::int64_t cycles_apart = time_plan(apart.transfers, memory).cycles;
+  const bool fewer_bytes = total_bytes(apart.transfers) < total_bytes(plan.transfers);
+  return cycles_apart < cycles || (cycles_apart == cycles && fewer_bytes) ? apart : plan;
+}
+
+void count_traffic(const MemoryPlan& plan, MemoryCounts& counts) {
+  for (const Demand& demand : plan.demands) counts.add(demand.accesses);
+  for (const Transfer& transfer : plan.transfers.transfers) counts.add(transfer);
 }
 
 void MemoryCounts::add(const ArrayAccesses& accesses) {

@@ -70,7 +70,19 @@ MemoryTiming time_plan(const TransferPlan& plan, const MemoryConfig& memory, Tim
 TransferPlan cheapest_plan(const std::vector<Demand>& demands, const MemoryConfig& memory,
                            std::int64_t block_rows, bool requests = false);
 
+/// How a layer is run with memory.
+struct MemoryPlan {
+  bool ranges_apart;            ///< As for list_demands.
+  std::vector<Demand> demands;  ///< (cores).
+  TransferPlan transfers;
+};
+
+/// The cheapest plan of the folds as they are and, under `ws` with more than one range of positions, with the
+/// ranges apart: the fewest cycles, then the fewest bytes, then the first. Throws as cheapest_plan.
+MemoryPlan plan_memory(const ArrayConfig& array, const Layer& layer, const CoreMap& cores,
+                       const MemoryConfig& memory, bool requests = false);
+
 /// Bytes and buffer words of a plan, and what the cores' arrays access. Cycles are left as they are.
-void count_traffic(const TransferPlan& plan, const std::vector<Demand>& demands, MemoryCounts& counts);
+void count_traffic(const MemoryPlan& plan, MemoryCounts& counts);
 
 }  // namespace pysim

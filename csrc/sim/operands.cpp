@@ -37,7 +37,7 @@ void require_few(std::int64_t folds, std::int64_t max_folds) {
 }  // namespace
 
 FoldList list_folds(const ArrayConfig& array, const Layer& layer, const CoreMap& cores,
-                    std::int64_t max_folds) {
+                    std::int64_t fold_positions, std::int64_t max_folds) {
   Folder folder(array, layer);
   FoldList list;
   if (array.dataflow == Dataflow::is) {
@@ -74,8 +74,18 @@ FoldList list_folds(const ArrayConfig& array, const Layer& layer, const CoreMap&
     StripLanes out{strip.feature_begin, strip.feature_end, {}};
     for (const Feed& feed : strip.feeds) out.feeds.push_back(write_out(feed, array.slot_members()));
     list.strips.push_back(std::move(out));
-    for (std::int64_t chunk = 0; chunk < folds; ++chunk) {
-      list.folds.push_back({part, chunk, folder.depth_of(strip), cores.core_of(i)});
+    if (array.dataflow == Dataflow::os) {
+      for (std::int64_t tile = 0; tile < folds; ++tile) {
+        list.folds.push_back({part, tile, folder.depth_of(strip), cores.core_of(i)});
+      }
+      continue;
+    }
+    for (std::int64_t first = 0; first < layer.n; first += fold_positions) {
+      require_few(folds + static_cast<std::int64_t>(list.folds.size()), max_folds);
+      const std::int64_t depth = std::min(layer.n - first, fold_positions);
+      for (std::int64_t chunk = 0; chunk < folds; ++chunk) {
+        list.folds.push_back({part, chunk, depth, cores.core_of(i), first});
+      }
     }
   }
   return list;

@@ -13,10 +13,11 @@ namespace pysim {
 
 /// One load of the array.
 struct Fold {
-  std::int64_t part;   ///< Index of its strip, or of its reduction tile.
-  std::int64_t chunk;  ///< `ws`: row chunk of the strip; `os`, `is`: position tile.
-  std::int64_t depth;  ///< Operands streamed, T.
-  std::int64_t core;   ///< Which array runs it.
+  std::int64_t part;                ///< Index of its strip, or of its reduction tile.
+  std::int64_t chunk;               ///< `ws`: row chunk of the strip; `os`, `is`: position tile.
+  std::int64_t depth;               ///< Operands streamed, T.
+  std::int64_t core;                ///< Which array runs it.
+  std::int64_t first_position = 0;  ///< `ws`: of those that it streams.
 };
 
 /// The reduction elements of one feed, lane by lane.
@@ -47,9 +48,10 @@ struct FoldList {
   std::vector<Fold> folds;
 };
 
-/// Writes out every fold of the layer. Throws std::invalid_argument if there are more than `max_folds`.
+/// Writes out every fold of the layer; `ws` folds stream at most `fold_positions`. Throws
+/// std::invalid_argument if there are more than `max_folds`.
 FoldList list_folds(const ArrayConfig& array, const Layer& layer, const CoreMap& cores,
-                    std::int64_t max_folds);
+                    std::int64_t fold_positions, std::int64_t max_folds);
 
 /// A weight or input with the multiplexer input that it is to meet; select is -1 for padding.
 template <class Operand>
@@ -129,7 +131,9 @@ struct WeightStationaryOperands : Operands<Operand, Sum> {
     const std::int64_t k = this->element(feed, lane, member);
     return k < 0 ? nullptr : this->x + k * this->layer.n;
   }
-  std::int64_t stream_offset(std::int64_t, std::int64_t t) const { return t; }
+  std::int64_t stream_offset(std::int64_t f, std::int64_t t) const {
+    return this->fold(f).first_position + t;
+  }
 
   Held<Operand> held(std::int64_t f, std::int64_t row, std::int64_t col) const {
     const Fold& fold = this->fold(f);
@@ -137,9 +141,11 @@ struct WeightStationaryOperands : Operands<Operand, Sum> {
   }
 
   Sum* result(std::int64_t f, std::int64_t t, std::int64_t col) const {
-    const StripLanes& strip = this->strip(this->fold(f));
+    const Fold& fold = this->fold(f);
+    const StripLanes& strip = this->strip(fold);
     const std::int64_t feature = strip.feature_begin + col;
-    return feature < strip.feature_end ? this->y + feature * this->layer.n + t : nullptr;
+    if (feature >= strip.feature_end) return nullptr;
+    return this->y + feature * this->layer.n + fold.first_position + t;
   }
 };
 

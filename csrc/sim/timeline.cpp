@@ -36,12 +36,15 @@ Timeline list_timeline(const ArrayConfig& array, const Layer& layer, const Memor
                        std::int64_t max_rows) {
   Timeline timeline;
   const CoreMap cores(array, layer);
-  const std::vector<Demand> demands = list_demands(array, layer, cores);
-  std::vector<StallSum> stalls(demands.size());
+  std::vector<Demand> demands;
+  if (memory == nullptr) demands = list_demands(array, layer, cores, false);
   for (const Demand& demand : demands) timeline.cycles = std::max(timeline.cycles, demand.compute_cycles);
+  std::vector<StallSum> stalls(demands.size());
   if (memory != nullptr) {
     TimingLog log;
-    const TransferPlan plan = cheapest_plan(demands, *memory, layer.grid.block_rows(), demands.size() == 1);
+    MemoryPlan chosen = plan_memory(array, layer, cores, *memory, cores.cores() == 1);
+    demands = std::move(chosen.demands);
+    const TransferPlan& plan = chosen.transfers;
     timeline.cycles = time_plan(plan, *memory, &log).cycles;
     for (std::size_t i = 0; i < plan.transfers.size(); ++i) {
       if (!has_room(timeline.transfer_core, max_rows, timeline)) break;

@@ -200,7 +200,7 @@ std::vector<std::int64_t> TransferPlanner::lags() const {
 
 RuleNumbers TransferPlanner::rule_counts() const {
   return {static_cast<std::int32_t>(keep_rules(all_inputs_fit_, false).size()),
-          static_cast<std::int32_t>(keep_rules(all_weights_fit_, demand_.weights_preloaded).size()),
+          static_cast<std::int32_t>(keep_rules(all_weights_fit_, demand_.weights_used_once).size()),
           sums_return_ ? 3 : 1, static_cast<std::int32_t>(lags().size())};
 }
 
@@ -209,7 +209,7 @@ PlanRules TransferPlanner::rules(const RuleNumbers& numbers) const {
     return all[std::min(all.size() - 1, static_cast<std::size_t>(number))];
   };
   return {pick(keep_rules(all_inputs_fit_, false), numbers.inputs),
-          pick(keep_rules(all_weights_fit_, demand_.weights_preloaded), numbers.weights),
+          pick(keep_rules(all_weights_fit_, demand_.weights_used_once), numbers.weights),
           sums_return_ ? 4 - 2 * numbers.sums : 4, pick(lags(), numbers.lag)};
 }
 

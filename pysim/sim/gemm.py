@@ -13,7 +13,8 @@ from pysim.config import Accelerator, Memory
 from pysim.errors import ConfigError, ShapeError
 from pysim.result import GemmResult, MemoryResult
 from pysim.result.gemm import OutputArray
-from pysim.workload import BlockGrid, BoolArray, ConvGeometry
+from pysim.sim.reorder import candidate_orders, feature_order
+from pysim.workload import BlockGrid, BoolArray, ConvGeometry, Int64Array
 
 Engine: TypeAlias = Literal["event", "cycle"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)
@@ -42,8 +43,44 @@ def simulate_layer(
         ShapeError: The mask is not a bool array of the grid's shape, or the convolution does not match.
         ConfigError: n is below 1, a count does not fit in 64 bits, or a buffer is too small for the layer.
     """
+    return _best_order(grid, mask, n, accelerator, conv)[1]
+
+
+def chosen_order(
+    grid: BlockGrid, mask: BoolArray, n: int, accelerator: Accelerator, conv: ConvGeometry | None
+) -> Int64Array | None:
+    """The order in which an accelerator with ``reorder`` takes the block rows; None for their own.
+
+    Raises:
+        As ``simulate_layer``.
+    """
+    return _best_order(grid, mask, n, accelerator, conv)[0] if accelerator.reorder else None
+
+
+def _best_order(
+    grid: BlockGrid, mask: BoolArray, n: int, accelerator: Accelerator, conv: ConvGeometry | None
+) -> tuple[Int64Array | None, GemmResult]:
+    """Of the rows' own order and the candidates the first with the fewest cycles, and what it costs."""
     grid.check_mask(mask)
     n = positive_int(n, "n")
+    best = _simulate_event(grid, mask, n, accelerator, conv)
+    best_order = None
+    if accelerator.reorder:
+        grouped = accelerator.skip == "group"
+        feeder_cols = accelerator.group_cols_for(grid.bh) if grouped else accelerator.cols
+        for order in candidate_orders(grid, mask, feeder_cols):
+            try:
+                found = _simulate_event(grid, mask[order], n, accelerator, conv)
+            except ConfigError:  # A buffer is too small for this order's strips; not for the rows' own.
+                continue
+            if found.cycles < best.cycles:
+                best_order, best = order, found
+    return best_order, best
+
+
+def _simulate_event(
+    grid: BlockGrid, mask: BoolArray, n: int, accelerator: Accelerator, conv: ConvGeometry | None
+) -> GemmResult:
     try:
         counts = _core.simulate_event(
             core_array(accelerator, grid),
@@ -124,20 +161,27 @@ def _simulate_cycle(
             hint="Convert them with .astype(numpy.float32).",
         )
     array = core_array(accelerator, grid)
-    kept = np.ascontiguousarray(mask)
+    order = chosen_order(grid, mask, x.shape[1], accelerator, conv)
+    features = None if order is None else feature_order(grid, order)
+    kept = np.ascontiguousarray(mask if order is None else mask[order])
+    weights = w if features is None else w[features]
     output: OutputArray
     try:
         counts, output = _core.simulate_cycle(
             array,
             grid_tuple(grid),
             kept,
-            np.ascontiguousarray(w),
+            np.ascontiguousarray(weights),
             np.ascontiguousarray(x),
             core_memory(accelerator.memory),
             core_conv(conv, grid, x.shape[1]),
         )
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    if features is not None:
+        renamed = np.empty_like(output)
+        renamed[features] = output
+        output = renamed
     return _result(counts, accelerator, output)
 
 
@@ -210,8 +254,6 @@ def core_conv(conv: ConvGeometry | None, grid: BlockGrid, n: int) -> _ConvTuple 
 
 
 def core_array(accelerator: Accelerator, grid: BlockGrid) -> _core.ArrayConfig:
-    if accelerator.reorder:
-        raise ConfigError("accelerator.reorder: expected false, got true, which is not modelled yet")
     return _core.ArrayConfig(
         rows=accelerator.rows,
         cols=accelerator.cols,
