@@ -1,9 +1,12 @@
 """yosys makes gates of the hardware: no latches, no loops, no doubly driven nets; skipping is not free."""
 
 import subprocess
+from dataclasses import replace
 
 import pytest
 
+from pysim.config import PRESETS
+from pysim.energy import register_bits_per_pe
 from tests.rtl.area import Design, pe, synthesize
 from tests.rtl.build import missing_tools
 
@@ -32,6 +35,13 @@ def test_a_pe_without_checks_has_the_registers_of_the_page():
     assert stationary.flip_flops == 4 * 8 + 32 + 3 + 1
     # x, w; acc, hold, chain; a token with each operand; the select
     assert output.flip_flops == 2 * 8 + 3 * 32 + 2 * 3 + 1
+
+
+@pytest.mark.parametrize("dataflow", ["ws", "os"])
+def test_a_pe_has_the_register_bits_of_the_area_figures_and_its_control_bits(dataflow):
+    control = 2 * 3 + 1 if dataflow == "os" else 3 + 1  # tokens and select
+    counted = register_bits_per_pe(replace(PRESETS["gemmini-16"], dataflow=dataflow))
+    assert pe(Design(dataflow=dataflow, skip="gather")).flip_flops == counted + control
 
 
 @pytest.mark.parametrize("dataflow", ["ws", "os"])
