@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,9 +23,15 @@ CACHE = FOLDER.parent.parent / "build" / "rtl"
 _CXX = [os.environ.get("CXX", "g++"), "-std=c++17", "-O1", "-pthread"]
 
 
+def which(tool: str) -> str | None:
+    """Where a program is: beside this Python, or on the path."""
+    beside = Path(sys.executable).parent
+    return shutil.which(tool, path=os.pathsep.join([str(beside), os.environ.get("PATH", os.defpath)]))
+
+
 def missing_tools(*tools: str) -> list[str]:
-    """Those of the programs that are not on the path."""
-    return [tool for tool in tools if shutil.which(tool) is None]
+    """Those of the programs that are not here."""
+    return [tool for tool in tools if which(tool) is None]
 
 
 def program(models: Sequence[Model], sources: Sequence[Path] = SOURCES, *, trace: bool = False) -> Path:

@@ -1,10 +1,11 @@
 // Runs cases on Verilated benches: one process, any number of cases, each loaded over the bench's write bus.
 //
 // Standard input and output carry little-endian int32. A request is
-//   model, serial, eager, folds, most cycles, settle cycles, number of writes, {memory, address, lane, data} each;
+//   model, serial, eager, folds, most cycles, settle cycles, number of writes, {memory, address, lane, data}
+//   each;
 // a reply is
-//   finished, first faulty cycle or -1, number of preload starts, stream starts and results, then the cycles of both
-//   kinds of starts, then {cycle, column, value} of each result that left.
+//   finished, first faulty cycle or -1, number of preload starts, stream starts and results, then the cycles
+//   of both kinds of starts, then {cycle, column, value} of each result that left.
 // Cycles count from the one in which `start` is set. models.h is written by the build.
 #include <verilated.h>
 
@@ -126,8 +127,8 @@ class VerilatedBench final : public Bench {
       if (folds_left >= request.folds) ++settled;  // Anything that leaves after the last fold is a fault.
     }
     const auto size = [](const Words& words) { return static_cast<std::int32_t>(words.size()); };
-    write_words({static_cast<std::int32_t>(folds_left == request.folds), faulty, size(preloads), size(streams),
-                 size(results) / 3});
+    write_words({static_cast<std::int32_t>(folds_left == request.folds), faulty, size(preloads),
+                 size(streams), size(results) / 3});
     write_words(preloads);
     write_words(streams);
     write_words(results);

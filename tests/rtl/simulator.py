@@ -116,27 +116,35 @@ def check(simulator: Simulator, case: Case) -> Run:
         case.mask,
         case.x.shape[1],
     )
+    depths, streams = [depth for _, _, depth in starts], [stream for _, stream, _ in starts]
+    last = int(run.results[:, 0].max(initial=-1))
     assert run.faulty is None, f"a register lost its value in cycle {run.faulty}"
     assert run.finished, "not all folds left, or more than there are"
-    assert [fold.depth for fold in work.folds] == [depth for _, _, depth in starts]
-    assert len(work.folds) == event.folds == cycle.folds
-    total = int(run.results[:, 0].max(initial=-1)) + 1
-    assert total == event.cycles == cycle.cycles
-
+    _same("depths of the folds", contract=[fold.depth for fold in work.folds], engines=depths)
+    _same("folds", contract=len(work.folds), event=event.folds, cycle=cycle.folds)
+    _same("cycles", hardware=last + 1, event=event.cycles, cycle=cycle.cycles)
     if not case.eager:
-        assert run.streams == [stream for _, stream, _ in starts]
+        _same("stream starts", hardware=run.streams, engines=streams)
         if case.model.dataflow != "os":
-            assert run.preloads == [preload for preload, _, _ in starts]
-    streams = [stream for _, stream, _ in starts]
+            _same("preload starts", hardware=run.preloads, engines=[preload for preload, _, _ in starts])
     for c in range(hw.cols):
-        left = run.results[run.results[:, 1] == c]
-        np.testing.assert_array_equal(left[:, 0], leaving_cycles(case.model, work.folds, streams, c))
+        left = run.results[run.results[:, 1] == c][:, 0].tolist()
+        leaving = leaving_cycles(case.model, work.folds, streams, c)
+        _same(f"cycles in which results leave column {c}", hardware=left, contract=leaving)
 
     wrap = 1 << case.model.acc
     output = summed(work.folds, run.results, case.w.shape[0], case.x.shape[1])
     for expected in (cycle.output, case.masked() @ case.x):
         np.testing.assert_array_equal(output % wrap, expected.astype(np.int64) % wrap)
     return run
+
+
+def _same(what: str, **values: object) -> None:
+    """Raises AssertionError with all values unless they are equal."""
+    first = next(iter(values.values()))
+    if not all(value == first for value in values.values()):
+        said = "; ".join(f"{name} {value}" for name, value in values.items())
+        raise AssertionError(f"{what} differ: {said}")
 
 
 def leaving_cycles(model: Model, folds: list[Fold], streams: list[int], col: int) -> list[int]:
