@@ -6,6 +6,7 @@
 
 #include "sim/counts.h"
 #include "sim/folding.h"
+#include "sim/memory_config.h"
 #include "sim/schedule.h"
 
 namespace pysim {
@@ -17,13 +18,16 @@ namespace pysim {
 /// Sums are taken in a fixed order: `os` in the order of the lanes; `ws` and `is` from the top row down
 /// within a fold, then fold after fold. float32 rounds after every product and sum; int32 wraps.
 ///
+/// memory: null for the array alone; with it, the channel and the buffers are stepped too.
 /// starts: null for the start rules of FoldClock, or one start per fold (tests try earlier ones).
 /// Throws std::invalid_argument if the arguments are out of range, or if stepping would take more than
-/// 2^34 PE-steps; std::logic_error if a register is overwritten before it has been read.
+/// 2^34 PE-steps; std::logic_error if a register is overwritten before it has been read, or a buffer
+/// overflows.
 Counts simulate_cycle(const ArrayConfig& array, const Layer& layer, const float* w, const float* x, float* y,
-                      const std::vector<FoldStart>* starts = nullptr);
+                      const MemoryConfig* memory = nullptr, const std::vector<FoldStart>* starts = nullptr);
 Counts simulate_cycle(const ArrayConfig& array, const Layer& layer, const std::int8_t* w,
-                      const std::int8_t* x, std::int32_t* y, const std::vector<FoldStart>* starts = nullptr);
+                      const std::int8_t* x, std::int32_t* y, const MemoryConfig* memory = nullptr,
+                      const std::vector<FoldStart>* starts = nullptr);
 
 /// One fold's depth and start, for tests of the start rules.
 struct ScheduledFold {

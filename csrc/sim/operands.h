@@ -5,15 +5,19 @@
 #include <cstdint>
 #include <vector>
 
+#include "sim/cores.h"
+#include "sim/counts.h"
 #include "sim/folding.h"
 
 namespace pysim {
 
 /// One load of the array.
 struct Fold {
-  std::int64_t part;   ///< Index of its strip, or of its reduction tile.
-  std::int64_t chunk;  ///< `ws`: row chunk of the strip; `os`, `is`: position tile.
-  std::int64_t depth;  ///< Operands streamed, T.
+  std::int64_t part;                ///< Index of its strip, or of its reduction tile.
+  std::int64_t chunk;               ///< `ws`: row chunk of the strip; `os`, `is`: position tile.
+  std::int64_t depth;               ///< Operands streamed, T.
+  std::int64_t core;                ///< Which array runs it.
+  std::int64_t first_position = 0;  ///< `ws`: of those that it streams.
 };
 
 /// The reduction elements of one feed, lane by lane.
@@ -44,14 +48,17 @@ struct FoldList {
   std::vector<Fold> folds;
 };
 
-/// Writes out every fold of the layer. Throws std::invalid_argument if there are more than `max_folds`.
-FoldList list_folds(const ArrayConfig& array, const Layer& layer, std::int64_t max_folds);
+/// Writes out every fold of the layer; `ws` folds stream at most `fold_positions`. Throws
+/// std::invalid_argument if there are more than `max_folds`.
+FoldList list_folds(const ArrayConfig& array, const Layer& layer, const CoreMap& cores,
+                    std::int64_t fold_positions, std::int64_t max_folds);
 
 /// A weight or input with the multiplexer input that it is to meet; select is -1 for padding.
 template <class Operand>
 struct Held {
   Operand value;
   std::int32_t select;
+  bool stored = false;  ///< Whether a buffer holds it: neither padding nor in a pruned block.
 };
 
 /// Matrices and geometry shared by the three dataflows. Weights of pruned blocks are zero in `w`.
@@ -89,21 +96,29 @@ struct Operands {
     const std::int64_t feature = strip.feature_begin + col;
     const std::uint8_t* const kept = layer.mask + feature / layer.grid.bh * layer.grid.block_cols();
     std::int64_t chosen = -1;
+    bool stored = false;
     for (std::int64_t i = 0; i < array.slot_members(); ++i) {
       const std::int64_t k = element(*feed, lane, i);
       if (k < 0) continue;
       const bool keeps = kept[block_col[static_cast<std::size_t>(k)]] != 0;
       if (chosen < 0 || keeps) chosen = i;
+      stored = keeps;
       if (keeps) break;
     }
     const std::int64_t k = element(*feed, lane, chosen);
-    return {w[feature * layer.grid.k + k], static_cast<std::int32_t>(chosen)};
+    return {w[feature * layer.grid.k + k], static_cast<std::int32_t>(chosen), stored};
   }
 };
 
 /// `ws`: rows hold lanes, columns features; positions are streamed.
 template <class Operand, class Sum>
 struct WeightStationaryOperands : Operands<Operand, Sum> {
+  /// Words that a buffer was read for: what is preloaded, what is streamed.
+  static std::int64_t& preloaded(ArrayAccesses& accesses) { return accesses.weight_reads; }
+  static std::int64_t& streamed(ArrayAccesses& accesses) { return accesses.input_reads; }
+  /// Whether the buffer holds what row `row` streams as operand t; only where the row is not padding.
+  bool stream_is_stored(std::int64_t, std::int64_t, std::int64_t) const { return true; }
+
   /// Where the stream of a row starts, or null where the row is padding.
   const Operand* stream_base(std::int64_t f, std::int64_t feeder, std::int64_t row,
                              std::int64_t member) const {
@@ -116,7 +131,9 @@ struct WeightStationaryOperands : Operands<Operand, Sum> {
     const std::int64_t k = this->element(feed, lane, member);
     return k < 0 ? nullptr : this->x + k * this->layer.n;
   }
-  std::int64_t stream_offset(std::int64_t, std::int64_t t) const { return t; }
+  std::int64_t stream_offset(std::int64_t f, std::int64_t t) const {
+    return this->fold(f).first_position + t;
+  }
 
   Held<Operand> held(std::int64_t f, std::int64_t row, std::int64_t col) const {
     const Fold& fold = this->fold(f);
@@ -124,15 +141,26 @@ struct WeightStationaryOperands : Operands<Operand, Sum> {
   }
 
   Sum* result(std::int64_t f, std::int64_t t, std::int64_t col) const {
-    const StripLanes& strip = this->strip(this->fold(f));
+    const Fold& fold = this->fold(f);
+    const StripLanes& strip = this->strip(fold);
     const std::int64_t feature = strip.feature_begin + col;
-    return feature < strip.feature_end ? this->y + feature * this->layer.n + t : nullptr;
+    if (feature >= strip.feature_end) return nullptr;
+    return this->y + feature * this->layer.n + fold.first_position + t;
   }
 };
 
 /// `is`: rows hold reduction elements, columns positions; features are streamed.
 template <class Operand, class Sum>
 struct InputStationaryOperands : Operands<Operand, Sum> {
+  static std::int64_t& preloaded(ArrayAccesses& accesses) { return accesses.input_reads; }
+  static std::int64_t& streamed(ArrayAccesses& accesses) { return accesses.weight_reads; }
+  bool stream_is_stored(std::int64_t f, std::int64_t row, std::int64_t t) const {
+    const TileFeatures& tile = this->tile(this->fold(f));
+    const std::int64_t block_row = tile.features[static_cast<std::size_t>(t)] / this->layer.grid.bh;
+    const std::int64_t col = this->block_col[static_cast<std::size_t>(tile.reduction.begin + row)];
+    return this->layer.mask[block_row * this->layer.grid.block_cols() + col] != 0;
+  }
+
   const Operand* stream_base(std::int64_t f, std::int64_t, std::int64_t row, std::int64_t) const {
     const Span reduction = this->tile(this->fold(f)).reduction;
     return row < reduction.size() ? this->w + reduction.begin + row : nullptr;
@@ -146,7 +174,7 @@ struct InputStationaryOperands : Operands<Operand, Sum> {
     const Span reduction = this->tile(fold).reduction;
     const std::int64_t position = fold.chunk * this->array.cols + col;
     if (row >= reduction.size() || position >= this->layer.n) return {Operand{0}, -1};
-    return {this->x[(reduction.begin + row) * this->layer.n + position], 0};
+    return {this->x[(reduction.begin + row) * this->layer.n + position], 0, true};
   }
 
   Sum* result(std::int64_t f, std::int64_t t, std::int64_t col) const {
@@ -167,6 +195,10 @@ struct OutputStationaryOperands : Operands<Operand, Sum> {
     return feeder < static_cast<std::int64_t>(strip.feeds.size()) &&
            t < strip.feeds[static_cast<std::size_t>(feeder)].lanes &&
            fold.chunk * this->array.rows + row < this->layer.n;
+  }
+  /// Whether a multiplexer line carries an input on this lane.
+  bool has_input(std::int64_t f, std::int64_t feeder, std::int64_t t, std::int64_t member) const {
+    return this->element(this->strip(this->fold(f)).feeds[static_cast<std::size_t>(feeder)], t, member) >= 0;
   }
   /// The input on one multiplexer line; only where row_is_real.
   Operand input(std::int64_t f, std::int64_t feeder, std::int64_t row, std::int64_t t,

@@ -61,12 +61,13 @@ class OutputStationaryArray {
   /// Whether every result of every fold has left.
   bool done() const { return folds_ == 0 || columns_done_ == cols_; }
 
-  /// One clock edge. Throws std::logic_error if a register is overwritten before it has been read.
-  void step(std::int64_t cycle, Counts& counts) {
-    drain(cycle, counts);
+  /// One clock edge. accesses: null if they need not be counted. Throws std::logic_error if a register is
+  /// overwritten before it has been read.
+  void step(std::int64_t cycle, Counts& counts, ArrayAccesses* accesses) {
+    drain(cycle, counts, accesses);
     for (std::int64_t r = rows_ - 1; r >= 0; --r) {
-      if (!enter_row(r, cycle)) continue;
-      move_weights(r, cycle);
+      if (!enter_row(r, cycle, accesses)) continue;
+      move_weights(r, cycle, accesses);
       const Operand* const x = meet_inputs(r);
       if (cycle <= edge_until_[static_cast<std::size_t>(r)]) {
         accumulate_at_edges(r, x, cycle);
@@ -89,7 +90,7 @@ class OutputStationaryArray {
   }
 
   /// Moves row r's inputs one PE on and lets the next one in; false if the row is empty.
-  bool enter_row(std::int64_t r, std::int64_t cycle) {
+  bool enter_row(std::int64_t r, std::int64_t cycle, ArrayAccesses* accesses) {
     const auto at = static_cast<std::size_t>(r);
     Port::Beat beat{};
     std::int32_t entering = token::bubble;
@@ -102,12 +103,12 @@ class OutputStationaryArray {
     }
     token_.shift_right(r, entering);
     for (std::int64_t i = 0; i < members_; ++i) x_[static_cast<std::size_t>(i)].shift_right(r, Operand{0});
-    for (std::int64_t feeder = 0; feeder < feeders_; ++feeder) feed(r, feeder);
+    for (std::int64_t feeder = 0; feeder < feeders_; ++feeder) feed(r, feeder, accesses);
     return true;
   }
 
   /// A feeder's first column: the input that belongs to the token there comes from the feeder.
-  void feed(std::int64_t r, std::int64_t feeder) {
+  void feed(std::int64_t r, std::int64_t feeder, ArrayAccesses* accesses) {
     const std::int64_t col = feeder * feeder_cols_;
     std::int32_t& word = token_.row(r)[col];
     word &= ~token::real;
@@ -122,11 +123,14 @@ class OutputStationaryArray {
     for (std::int64_t i = 0; i < members_; ++i) {
       x_[static_cast<std::size_t>(i)].row(r)[col] =
           (word & token::real) != 0 ? ops_.input(f, feeder, r, t, i) : Operand{0};
+      if (accesses != nullptr && (word & token::real) != 0) {
+        accesses->input_reads += ops_.has_input(f, feeder, t, i);
+      }
     }
   }
 
   /// Weights come down from row r - 1, or from the top.
-  void move_weights(std::int64_t r, std::int64_t cycle) {
+  void move_weights(std::int64_t r, std::int64_t cycle, ArrayAccesses* accesses) {
     if (r > 0) {
       const auto count = static_cast<std::size_t>(cols_);
       std::memcpy(w_.row(r), w_.row(r - 1), count * sizeof(Operand));
@@ -141,6 +145,7 @@ class OutputStationaryArray {
           pushed = ops_.streamed_weight(beat.fold, c, beat.index);
           word = word_of(beat);
         }
+        if (accesses != nullptr) accesses->weight_reads += pushed.stored;
         w_.row(0)[c] = pushed.value;
         w_select_.row(0)[c] = pushed.select;
         w_token_.row(0)[c] = word;
@@ -205,7 +210,7 @@ class OutputStationaryArray {
   }
 
   /// Chains move down one row; a column whose bottom PE has finished moves hold into chain first.
-  void drain(std::int64_t cycle, Counts& counts) {
+  void drain(std::int64_t cycle, Counts& counts, ArrayAccesses* accesses) {
     if (cycle <= chain_busy_until_) chain_.shift_down();
     for (std::int64_t c = 0; c < cols_; ++c) {
       const auto at = static_cast<std::size_t>(c);
@@ -213,8 +218,11 @@ class OutputStationaryArray {
       if (chain_left_[at] == 0) continue;
       const std::int64_t row = --chain_left_[at];
       Sum* const result = ops_.result(drained_[at], row, c);
-      if (result != nullptr) *result = chain_.row(rows_ - 1)[c];
-      counts.cycles = cycle + 1;
+      if (result != nullptr) {
+        *result = chain_.row(rows_ - 1)[c];
+        if (accesses != nullptr) ++accesses->output_writes;
+      }
+      counts.cycles = std::max(counts.cycles, cycle + 1);
       if (row > 0) continue;
       if (c == cols_ - 1) ++counts.folds;
       if (++drained_[at] == folds_) ++columns_done_;

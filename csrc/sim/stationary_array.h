@@ -67,20 +67,21 @@ class StationaryArray {
   /// Whether every result of every fold has left.
   bool done() const { return columns_done_ == cols_ || folds_ == 0; }
 
-  /// One clock edge. Throws std::logic_error if a register is overwritten before it has been read.
-  void step(std::int64_t cycle, Counts& counts) {
+  /// One clock edge. accesses: null if they need not be counted. Throws std::logic_error if a register is
+  /// overwritten before it has been read.
+  void step(std::int64_t cycle, Counts& counts, ArrayAccesses* accesses) {
     for (std::int64_t r = rows_ - 1; r >= 0; --r) {
-      if (!enter_row(r, cycle)) continue;
+      if (!enter_row(r, cycle, accesses)) continue;
       if (cycle <= take_over_until_[static_cast<std::size_t>(r)]) take_over(r);
       multiply(r, counts);
-      if (r == rows_ - 1) collect(cycle, counts);
+      if (r == rows_ - 1) collect(cycle, counts, accesses);
     }
-    preload(cycle);
+    preload(cycle, accesses);
   }
 
  private:
   /// Moves row r's streamed operands one PE on and lets the next one in; false if the row is empty.
-  bool enter_row(std::int64_t r, std::int64_t cycle) {
+  bool enter_row(std::int64_t r, std::int64_t cycle, ArrayAccesses* accesses) {
     const auto at = static_cast<std::size_t>(r);
     Port::Beat beat{};
     std::int32_t entering = token::bubble;
@@ -97,31 +98,34 @@ class StationaryArray {
     }
     token_.shift_right(r, entering);
     for (std::int64_t i = 0; i < members_; ++i) x_[static_cast<std::size_t>(i)].shift_right(r, Operand{0});
-    for (std::int64_t feeder = 0; feeder < feeders_; ++feeder) feed(r, feeder);
+    for (std::int64_t feeder = 0; feeder < feeders_; ++feeder) feed(r, feeder, accesses);
     return true;
   }
 
   /// A feeder's first column: the operand that belongs to the token there comes from the feeder.
-  void feed(std::int64_t r, std::int64_t feeder) {
+  void feed(std::int64_t r, std::int64_t feeder, ArrayAccesses* accesses) {
     const std::int64_t col = feeder * feeder_cols_;
     std::int32_t& word = token_.row(r)[col];
     word &= ~token::real;
     const auto at = static_cast<std::size_t>(r * feeders_ + feeder);
     const Operand** const base = feed_base_.data() + at * static_cast<std::size_t>(members_);
     std::int64_t offset = 0;
+    std::int64_t t = 0;
     if (word >= 0) {
       const std::int64_t number = word >> token::number_shift;
       if ((word & token::first) != 0) {
         ++feed_fold_[at];
         for (std::int64_t i = 0; i < members_; ++i) base[i] = ops_.stream_base(feed_fold_[at], feeder, r, i);
       }
-      offset = ops_.stream_offset(feed_fold_[at],
-                                  number - first_number_[static_cast<std::size_t>(feed_fold_[at])]);
+      t = number - first_number_[static_cast<std::size_t>(feed_fold_[at])];
+      offset = ops_.stream_offset(feed_fold_[at], t);
     }
     for (std::int64_t i = 0; i < members_; ++i) {
       const bool present = word >= 0 && base[i] != nullptr;
       x_[static_cast<std::size_t>(i)].row(r)[col] = present ? base[i][offset] : Operand{0};
-      if (present) word |= token::real;
+      if (!present) continue;
+      word |= token::real;
+      if (accesses != nullptr) Ops::streamed(*accesses) += ops_.stream_is_stored(feed_fold_[at], r, t);
     }
   }
 
@@ -175,7 +179,7 @@ class StationaryArray {
   }
 
   /// Results leave the bottom row in the cycle in which its PEs have made them.
-  void collect(std::int64_t cycle, Counts& counts) {
+  void collect(std::int64_t cycle, Counts& counts, ArrayAccesses* accesses) {
     const std::int32_t* const word = token_.row(rows_ - 1);
     const Sum* const psum = psum_.row(rows_ - 1);
     for (std::int64_t c = 0; c < cols_; ++c) {
@@ -187,16 +191,28 @@ class StationaryArray {
       while (number >= first_number_[static_cast<std::size_t>(leaving_fold_[at]) + 1]) ++leaving_fold_[at];
       const std::int64_t f = leaving_fold_[at];
       const std::int64_t t = number - first_number_[static_cast<std::size_t>(f)];
-      Sum* const result = ops_.result(f, t, c);
-      if (result != nullptr) *result = add(*result, psum[c]);
       if (c == cols_ - 1 && t == ops_.fold(f).depth - 1) ++counts.folds;
       if (left_[at] == first_number_.back()) ++columns_done_;
-      counts.cycles = cycle + 1;
+      counts.cycles = std::max(counts.cycles, cycle + 1);
+      Sum* const result = ops_.result(f, t, c);
+      if (result == nullptr) continue;
+      *result = add(*result, psum[c]);
+      if (accesses != nullptr) count_sum(static_cast<std::size_t>(result - ops_.y), *accesses);
     }
   }
 
+  /// A result of output `index` goes into the output buffer, added to what is there.
+  void count_sum(std::size_t index, ArrayAccesses& accesses) {
+    if (summed_.empty()) {
+      summed_.assign(static_cast<std::size_t>(ops_.layer.grid.m * ops_.layer.n), 0);
+    }
+    accesses.output_reads += summed_[index];
+    ++accesses.output_writes;
+    summed_[index] = 1;
+  }
+
   /// The next fold moves down the transit registers; its last push completes a column's shadow registers.
-  void preload(std::int64_t cycle) {
+  void preload(std::int64_t cycle, ArrayAccesses* accesses) {
     if (preloads_in_flight(cycle)) {
       transit_.shift_down();
       transit_select_.shift_down();
@@ -210,6 +226,7 @@ class StationaryArray {
       const Held<Operand> pushed = ops_.held(beat.fold, rows_ - 1 - beat.index, c);
       transit_.row(0)[c] = pushed.value;
       transit_select_.row(0)[c] = pushed.select;
+      if (accesses != nullptr) Ops::preloaded(*accesses) += pushed.stored;
       preload_busy_until_ = cycle + rows_;
       if (beat.index == rows_ - 1) fill_shadow(c, beat.fold);
     }
@@ -258,6 +275,8 @@ class StationaryArray {
   Plane<std::int32_t> active_select_;
   Plane<Sum> psum_;
   std::vector<Sum> above_row0_;  ///< Zeros: nothing comes from above row 0.
+  std::vector<std::uint8_t>
+      summed_;  ///< (m, n): whether the output has a result already; counted with memory alone.
   std::vector<Operand> chosen_;
   std::vector<Operand*> x_row_;
 };

@@ -98,6 +98,7 @@ def cli() -> None:
 @click.option(
     "--threads", type=click.IntRange(1), help="Of the timed kernels. Default: 2, or 1 on a single core."
 )
+@click.option("--explain", is_flag=True, help="Also show where each layer's cycles go, and its roofline.")
 @click.option("--no-measure", is_flag=True, help="Do not time kernels.")
 @click.option("--no-cache", is_flag=True, help="Train again even if the result is known.")
 @_SEED
@@ -125,6 +126,7 @@ def run(
     prune_all: bool,
     batch: int | None,
     threads: int | None,
+    explain: bool,
     no_measure: bool,
     no_cache: bool,
     seed: int,
@@ -138,8 +140,7 @@ def run(
     if blocks is None and checkpoint is None:
         raise click.MissingParameter(ctx=ctx, param_hint="'--block'", param_type="option")
     accelerator = _accelerator(hw, overrides, dataflow, skip, pipelining, mux, group_cols)
-    from pysim import runner  # torch is imported here, after the options have been checked
-    from pysim.report import render
+    from pysim import report, runner  # torch is imported here, after the options have been checked
 
     spec, pad_to, images = runner.choose_data(data, input_shape, 32 if pad32 else None)
     config = runner.RunConfig(
@@ -161,7 +162,10 @@ def run(
     )
     with ProgressLine() as progress:
         result = runner.run(config, progress)
-    click.echo(json.dumps(result.to_json(), indent=2, allow_nan=False) if as_json else render(result))
+    if as_json:
+        click.echo(json.dumps(result.to_json(), indent=2, allow_nan=False))
+    else:
+        click.echo(report.render(result) + (f"\n\n{report.explain(result)}" if explain else ""))
     return 0 if all(check.passed for block in result.runs for check in block.checks) else 1
 
 

@@ -110,6 +110,12 @@ class Accelerator:
         if self.group_cols is not None:
             _check_int("group_cols", self.group_cols, None)
         _check_int("cores", self.cores, MAX_CORES)
+        if not isinstance(self.reorder, bool):
+            raise ConfigError(f"accelerator.reorder: expected true or false, got {self.reorder!r}")
+        for field, kind in (("memory", Memory), ("vector", VectorUnit)):
+            value = getattr(self, field)
+            if value is not None and not isinstance(value, kind):
+                raise ConfigError(f"accelerator.{field}: expected a {kind.__name__} or None, got {value!r}")
         if self.clock_hz is not None:
             _check_positive("clock_hz", self.clock_hz, "Hz")
         _check_choice("dataflow", self.dataflow, DATAFLOWS)

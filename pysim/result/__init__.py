@@ -1,12 +1,13 @@
 """What comes back from simulation and from a run. Plain frozen data."""
 
-from pysim.result.gemm import GemmResult
+from pysim.result.gemm import GemmResult, MemoryResult, add_results
 from pysim.result.prune import PRUNE_SCHEMA, LevelResult, PruneResult, Sample, Trial
 from pysim.result.run import (
     SCHEMA,
     Accuracy,
     BlockRun,
     Check,
+    Energy,
     KernelTiming,
     LayerResult,
     NetworkTime,
@@ -23,11 +24,13 @@ __all__ = [
     "Answer",
     "BlockRun",
     "Check",
+    "Energy",
     "Evidence",
     "GemmResult",
     "KernelTiming",
     "LayerResult",
     "LevelResult",
+    "MemoryResult",
     "NetworkTime",
     "PruneResult",
     "RunResult",
@@ -36,4 +39,5 @@ __all__ = [
     "Trial",
     "VectorWork",
     "Verdict",
+    "add_results",
 ]

@@ -6,9 +6,11 @@ goes.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 
 from pysim.config import Accelerator
+from pysim.result.gemm import GemmResult
 from pysim.workload import UnmappedOp
 
 SCHEMA = 1
@@ -53,11 +55,9 @@ class LayerResult:
         pruned: Whether pruning was allowed to touch it.
         blocks_total: Blocks of all groups.
         blocks_kept: Of those, kept.
-        cycles_dense: The same machine with ``skip="none"``.
-        cycles: With the chosen skip mode.
-        utilization: MACs done over PEs x cycles, 0 to 1.
-        macs: MACs that the array did.
-        cycles_by_skip: Cycles with every skip mode that the dataflow allows.
+        dense: Counts of the unpruned layer on the same machine with ``skip="none"``.
+        counts: Counts of the pruned layer with the chosen skip mode.
+        cycles_by_skip: Cycles of the pruned layer with every skip mode that the dataflow allows.
         kernel: Measured times; None if not measured.
     """
 
@@ -69,12 +69,22 @@ class LayerResult:
     pruned: bool
     blocks_total: int
     blocks_kept: int
-    cycles_dense: int
-    cycles: int
-    utilization: float
-    macs: int
+    dense: GemmResult
+    counts: GemmResult
     cycles_by_skip: dict[str, int]
     kernel: KernelTiming | None
+
+    @property
+    def cycles_dense(self) -> int:
+        return self.dense.cycles
+
+    @property
+    def cycles(self) -> int:
+        return self.counts.cycles
+
+    @property
+    def utilization(self) -> float:
+        return self.counts.utilization
 
     @property
     def speedup(self) -> float | None:
@@ -107,6 +117,33 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Energy:
+    """Energy of the layers of one run; the vector unit is not in it.
+
+    Args:
+        table: Name of the energy table.
+        unit: Of every figure here: ``pJ``, or ``MAC equivalents``.
+        components: Energy of the pruned layers by component.
+        components_dense: Of the unpruned layers, the same components.
+        notes: What the table assumes and leaves out.
+    """
+
+    table: str
+    unit: str
+    components: dict[str, float]
+    components_dense: dict[str, float]
+    notes: tuple[str, ...]
+
+    @property
+    def total(self) -> float:
+        return math.fsum(self.components.values())
+
+    @property
+    def total_dense(self) -> float:
+        return math.fsum(self.components_dense.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BlockRun:
     """Everything about one block size.
 
@@ -116,6 +153,7 @@ class BlockRun:
         sparsity_model: The same zeros as a share of the weights of all layers.
         accuracy: See there.
         layers: In order of execution.
+        energy: Of the layers; None where the accelerator or its energy table lacks a figure.
         checks: See there.
     """
 
@@ -124,6 +162,7 @@ class BlockRun:
     sparsity_model: float
     accuracy: Accuracy
     layers: tuple[LayerResult, ...]
+    energy: Energy | None
     checks: tuple[Check, ...]
 
     @property
@@ -140,7 +179,7 @@ class BlockRun:
 
     @property
     def cycles_by_skip(self) -> dict[str, int]:
-        """Total cycles for every skip mode, ``none`` first."""
+        """Total cycles of the pruned network for every skip mode, ``none`` first."""
         modes = self.layers[0].cycles_by_skip
         return {mode: sum(layer.cycles_by_skip[mode] for layer in self.layers) for mode in modes}
 
@@ -208,6 +247,7 @@ class RunResult:
         unmapped: Work that the array does not do.
         unmapped_share: Its share of all operations, 0 to 1.
         vector: That work on the accelerator's vector unit; None if it has none.
+        energy_missing: Why there is no energy; empty if there is.
         runs: In the order asked for.
     """
 
@@ -223,6 +263,7 @@ class RunResult:
     unmapped: tuple[UnmappedOp, ...]
     unmapped_share: float
     vector: VectorWork | None
+    energy_missing: tuple[str, ...]
     runs: tuple[BlockRun, ...]
 
     def network_time(self, run: BlockRun) -> NetworkTime | None:
@@ -257,6 +298,7 @@ class RunResult:
                 "ops": [asdict(op) for op in self.unmapped],
             },
             "vector": None if self.vector is None else asdict(self.vector) | {"cycles": self.vector.cycles},
+            "energy_missing": list(self.energy_missing),
             "runs": [_block_run_json(run, self.network_time(run)) for run in self.runs],
         }
 
@@ -279,8 +321,13 @@ def _block_run_json(run: BlockRun, network: NetworkTime | None) -> dict[str, obj
             },
             "network": None if network is None else asdict(network) | {"speedup": network.speedup},
         },
+        "energy": None if run.energy is None else _energy_json(run.energy),
         "checks": [asdict(check) for check in run.checks],
     }
+
+
+def _energy_json(energy: Energy) -> dict[str, object]:
+    return asdict(energy) | {"total": energy.total, "total_dense": energy.total_dense}
 
 
 def _layer_json(layer: LayerResult) -> dict[str, object]:
@@ -298,5 +345,18 @@ def _layer_json(layer: LayerResult) -> dict[str, object]:
         "cycles": layer.cycles,
         "speedup": layer.speedup,
         "utilization": layer.utilization,
+        "counts": _counts_json(layer.counts),
+        "counts_dense": _counts_json(layer.dense),
         "kernel": None if kernel is None else {**asdict(kernel), "speedup": kernel.speedup},
+    }
+
+
+def _counts_json(counts: GemmResult) -> dict[str, object]:
+    memory = counts.memory
+    return {
+        "folds": counts.folds,
+        "macs": counts.macs,
+        "kept_macs": counts.kept_macs,
+        "padded_macs": counts.padded_macs,
+        "memory": None if memory is None else asdict(memory),
     }

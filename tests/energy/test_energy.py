@@ -354,4 +354,5 @@ def test_a_buffer_beyond_the_points_is_listed_as_missing():
     assert hw.memory is not None
     small = dataclasses.replace(hw, memory=dataclasses.replace(hw.memory, weight_bytes=1))
     assert len(missing_figures(small)) == 1
-    assert missing_figures(Accelerator(rows=1, cols=1, technology="45nm", mac_type="int8")) == ()
+    bare = Accelerator(rows=1, cols=1, technology="45nm", mac_type="int8")
+    assert missing_figures(bare) == ("traffic: the hardware has no memory",)

@@ -7,9 +7,20 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from pysim.config import Accelerator, VectorUnit
-from pysim.report import render
-from pysim.result import Accuracy, BlockRun, Check, KernelTiming, LayerResult, RunResult, VectorWork
+from pysim.config import Accelerator, Memory, VectorUnit
+from pysim.report import explain, render
+from pysim.result import (
+    Accuracy,
+    BlockRun,
+    Check,
+    Energy,
+    GemmResult,
+    KernelTiming,
+    LayerResult,
+    MemoryResult,
+    RunResult,
+    VectorWork,
+)
 from pysim.workload import UnmappedOp
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -26,6 +37,38 @@ def timing(isa, dense_us, sparse_us):
     )
 
 
+def counts(cycles, kept):
+    """A fourth of the cycles for each kind of stall, if there are any; 1024 bytes each way."""
+    memory = MemoryResult(
+        compute_cycles=cycles // 4,
+        stall_input_cycles=cycles // 4,
+        stall_weight_cycles=cycles // 4,
+        stall_output_cycles=cycles - 3 * (cycles // 4),
+        input_bytes=1024,
+        weight_bytes=kept,
+        index_bytes=4,
+        output_bytes=1024,
+        spill_bytes=0,
+        reload_bytes=0,
+        input_reads=1,
+        input_writes=1,
+        weight_reads=1,
+        weight_writes=1,
+        output_reads=1,
+        output_writes=1,
+    )
+    return GemmResult(
+        cycles=cycles,
+        folds=1,
+        macs=min(1000, 64 * cycles),
+        skipped_macs=0,
+        kept_macs=min(kept, 64 * cycles) // 4,
+        padded_macs=0,
+        utilization=0.25 if cycles else 0.0,
+        memory=memory,
+    )
+
+
 def layer(name, shape, blocks, cycles, kernel, *, pruned=True, groups=1):
     m, k, n = shape
     return LayerResult(
@@ -37,10 +80,8 @@ def layer(name, shape, blocks, cycles, kernel, *, pruned=True, groups=1):
         pruned=pruned,
         blocks_total=blocks[1],
         blocks_kept=blocks[0],
-        cycles_dense=cycles["none"],
-        cycles=cycles["gather"],
-        utilization=0.25,
-        macs=1000,
+        dense=counts(cycles["none"], kept=2000),
+        counts=counts(cycles["gather"], kept=500),
         cycles_by_skip=cycles,
         kernel=kernel,
     )
@@ -77,6 +118,13 @@ def example(block=(4, 4), checks_pass=True):
                 groups=2,
             ),
         ),
+        energy=Energy(
+            table="45nm",
+            unit="pJ",
+            components={"MAC int8": 1e6, "register read": 2e6, "input buffer read": 3e6, "DRAM read": 4e6},
+            components_dense={"MAC int8": 4e6, "DRAM read": 16e6},
+            notes=("leakage is left out",),
+        ),
         checks=(
             Check(name="masks", passed=True, detail="30 blocks kept"),
             Check(name="cycle engine", passed=checks_pass, detail="stepped"),
@@ -101,6 +149,7 @@ def result(*runs):
             dataflow="ws",
             skip="gather",
             vector=VectorUnit(lanes=16),
+            memory=Memory(input_bytes=8192, weight_bytes=8192, output_bytes=4096, bandwidth=8.0),
             clock_hz=1e9,
         ),
         unmapped=(
@@ -109,6 +158,7 @@ def result(*runs):
             UnmappedOp(module="a", op="native_batch_norm", operations=1600, foldable=True),
         ),
         unmapped_share=0.0123,
+        energy_missing=(),
         vector=VectorWork(cycles_by_op={"relu": 100, "add": 1}),
         runs=runs,
     )
@@ -168,3 +218,13 @@ def test_the_whole_network_is_the_array_and_then_the_vector_unit():
         "frames_per_second": 1e9 / 5101,
         "speedup": 10101 / 5101,
     }
+
+
+def test_the_explanation_shows_where_cycles_go():
+    check_golden("explain.txt", explain(result(example())))
+
+
+def test_without_energy_the_report_says_what_is_missing():
+    plain = replace(result(replace(example(), energy=None)), energy_missing=("no technology is named",))
+    assert "no energy: no technology is named" in render(plain)
+    assert plain.to_json()["runs"][0]["energy"] is None

@@ -17,7 +17,7 @@ from pysim.errors import ConfigError, DataError, ShapeError
 from pysim.pruning import PruneConfig, bsr_matrices, pack_bits, unpack_bits
 from pysim.runner import PruneRunConfig, RunConfig, prune, run
 from pysim.runner.stages import fresh_model
-from pysim.sparse import to_torch
+from pysim.sparse import to_torch_bsr
 from pysim.training import load_pruned, load_tensors, save_tensors
 
 DATA = "synthetic:1x8x8"
@@ -96,7 +96,7 @@ def test_a_files_weights_leave_as_block_sparse_matrices(written):
     assert sum(m.nnz_blocks for parts in matrices.values() for m in parts) == trial.blocks_kept
     (linear,) = matrices["6.weight"]
     assert np.array_equal(linear.to_dense(), network[6].weight.detach().numpy())
-    assert np.array_equal(to_torch(linear).to_dense().numpy(), linear.to_dense())
+    assert np.array_equal(to_torch_bsr(linear).to_dense().numpy(), linear.to_dense())
 
 
 @pytest.mark.parametrize("method", ["one-shot", "gradual", "imp-finetune", "lr-rewind"])
@@ -125,7 +125,7 @@ def test_a_pruned_network_is_pruned_further_and_nothing_grows_back(written, meth
         assert not (mask.keep & ~before[name].keep).any()
     with pytest.raises(ConfigError, match="do not grow back"):
         prune(replace(config, prune=replace(masks, sparsity=0.3), method="one-shot"))
-    with pytest.raises(ShapeError, match="in blocks of 1 x 1, got .* in blocks of 2 x 2"):
+    with pytest.raises(ShapeError, match=r"in blocks of 1 x 1, got .* in blocks of 2 x 2"):
         prune(replace(config, blocks=((1, 1),), method="one-shot"))
 
 
