@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -104,6 +104,7 @@ def prune(config: PruneRunConfig, progress: Progress = no_progress) -> PruneResu
     # All that can be refused is refused before minutes are spent.
     plans = {(b, s): config.plan(b, s) for b in config.blocks for s in config.seeds}
     source = Source(config.data, config.pad_to)
+    check_steps(plans.values(), source)
     dense: dict[int, DenseNetwork] = {}
     trials = []
     for (block, seed), plan in plans.items():
@@ -119,6 +120,22 @@ def prune(config: PruneRunConfig, progress: Progress = no_progress) -> PruneResu
         settings=_settings(config),
         trials=tuple(trials),
     )
+
+
+def check_steps(plans: Iterable[Plan], source: Source) -> None:
+    """Raises ConfigError if a plan rewinds to a step that its training does not have."""
+    for plan in plans:
+        for level in plan.levels:
+            step = max(level.start_step, plan.snapshot_step or 0)
+            if step == 0:
+                continue
+            steps = -(-len(source.dataset.train_labels) // level.retrain.batch_size) * level.retrain.epochs
+            if step >= steps:
+                raise ConfigError(
+                    f"rewind-step: expected below the {steps} steps of dense training "
+                    f"({level.retrain.epochs} epochs), got {step}",
+                    hint="Train longer with --dense-epochs, or rewind to an earlier step.",
+                )
 
 
 def _labelled(progress: Progress, seed: int) -> Progress:

@@ -16,7 +16,7 @@ from pysim.errors import ConfigError
 from pysim.pruning import PruneConfig
 from pysim.result import StudyResult, Trial
 from pysim.runner.methods import DENSE_LR, Init
-from pysim.runner.prune import PruneRunConfig, dense_for, run_trial
+from pysim.runner.prune import PruneRunConfig, check_steps, dense_for, run_trial
 from pysim.runner.speedup import Speedometer, accelerator_for
 from pysim.runner.stages import DenseNetwork, Source
 from pysim.runner.verdict import VERDICTS, Criteria, decide
@@ -270,6 +270,7 @@ def run_study(
         for block in config.blocks
     }
     source = Source(data or preset.data, preset.pad_to)
+    check_steps(plans.values(), source)
     accelerator = accelerator_for(preset.hw, preset.skip)
     settings: dict[str, object] = asdict(preset) | {"data": source.spec}
     every = VERDICTS[study.name].every_sparsity
