@@ -14,7 +14,7 @@
 #include "kernels/bsr.h"
 #include "kernels/conv.h"
 #include "kernels/cuda_backend.h"
-#include "kernels/isa.h"
+#include "base/isa.h"
 #include "kernels/spmm.h"
 #include "kernels/thread_pool.h"
 

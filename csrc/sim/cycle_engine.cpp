@@ -16,6 +16,7 @@ namespace {
 
 /// A minute or so of stepping; more is surely not what the caller wanted.
 constexpr std::int64_t max_pe_steps = std::int64_t{1} << 34;
+constexpr std::int64_t max_cycles = (std::int64_t{1} << 28) - 1;
 constexpr std::int64_t max_folds = std::int64_t{1} << 24;
 
 /// Cycles after which every result must have left, for folds that start as given.
@@ -32,7 +33,7 @@ std::int64_t last_cycle(const ArrayConfig& array, const std::vector<Fold>& folds
 }
 
 void require_steppable(const ArrayConfig& array, std::int64_t cycles) {
-  const std::int64_t limit = std::min(token::max_number, max_pe_steps / (array.rows * array.cols));
+  const std::int64_t limit = std::min(max_cycles, max_pe_steps / (array.rows * array.cols));
   require(cycles <= limit, "cycle engine",
           "at most " + std::to_string(limit) + " cycles on " + std::to_string(array.rows) + " x " +
               std::to_string(array.cols) + " PEs (use engine=\"event\" for a layer of this size)",
@@ -75,7 +76,7 @@ std::vector<FoldStart> clock_starts(const ArrayConfig& array, const std::vector<
 
 template <class Operand, class Sum>
 Counts simulate(const ArrayConfig& config, const Layer& layer, const Operand* w, const Operand* x, Sum* y,
-                const std::vector<FoldStart>* given) {
+                const std::vector<FoldStart>* given, const ArrayKernels* kernels) {
   // Only to refuse a run that would not end; no figure of it is reported.
   require_steppable(config, simulate_event(config, layer).cycles);
   ArrayConfig array = config;
@@ -96,23 +97,26 @@ Counts simulate(const ArrayConfig& config, const Layer& layer, const Operand* w,
   const std::vector<Operand> masked = masked_weights(layer, w);
   std::fill(y, y + layer.grid.m * layer.n, Sum{0});
   const Operands<Operand, Sum> shared{array, layer, list, std::move(block_col), masked.data(), x, y};
+  const ArrayKernels& chosen = kernels != nullptr ? *kernels : array_kernels(resolve_isa(""));
   Counts counts;
   switch (array.dataflow) {
     case Dataflow::ws: {
       const WeightStationaryOperands<Operand, Sum> operands{shared};
       counts = step_all(
-          StationaryArray<Operand, Sum, WeightStationaryOperands<Operand, Sum>>(operands, starts), limit);
+          StationaryArray<Operand, Sum, WeightStationaryOperands<Operand, Sum>>(operands, starts, chosen),
+          limit);
       break;
     }
     case Dataflow::is: {
       const InputStationaryOperands<Operand, Sum> operands{shared};
       counts = step_all(
-          StationaryArray<Operand, Sum, InputStationaryOperands<Operand, Sum>>(operands, starts), limit);
+          StationaryArray<Operand, Sum, InputStationaryOperands<Operand, Sum>>(operands, starts, chosen),
+          limit);
       break;
     }
     case Dataflow::os: {
       const OutputStationaryOperands<Operand, Sum> operands{shared};
-      counts = step_all(OutputStationaryArray<Operand, Sum>(operands, starts), limit);
+      counts = step_all(OutputStationaryArray<Operand, Sum>(operands, starts, chosen), limit);
       break;
     }
   }
@@ -124,13 +128,14 @@ Counts simulate(const ArrayConfig& config, const Layer& layer, const Operand* w,
 }  // namespace
 
 Counts simulate_cycle(const ArrayConfig& array, const Layer& layer, const float* w, const float* x, float* y,
-                      const std::vector<FoldStart>* starts) {
-  return simulate<float, float>(array, layer, w, x, y, starts);
+                      const std::vector<FoldStart>* starts, const ArrayKernels* kernels) {
+  return simulate<float, float>(array, layer, w, x, y, starts, kernels);
 }
 
 Counts simulate_cycle(const ArrayConfig& array, const Layer& layer, const std::int8_t* w,
-                      const std::int8_t* x, std::int32_t* y, const std::vector<FoldStart>* starts) {
-  return simulate<std::int8_t, std::int32_t>(array, layer, w, x, y, starts);
+                      const std::int8_t* x, std::int32_t* y, const std::vector<FoldStart>* starts,
+                      const ArrayKernels* kernels) {
+  return simulate<std::int8_t, std::int32_t>(array, layer, w, x, y, starts, kernels);
 }
 
 std::vector<ScheduledFold> schedule_folds(const ArrayConfig& array, const Layer& layer) {

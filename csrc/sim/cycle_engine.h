@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "sim/array_kernels.h"
 #include "sim/counts.h"
 #include "sim/folding.h"
 #include "sim/schedule.h"
@@ -18,12 +19,14 @@ namespace pysim {
 /// within a fold, then fold after fold. float32 rounds after every product and sum; int32 wraps.
 ///
 /// starts: null for the start rules of FoldClock, or one start per fold (tests try earlier ones).
+/// kernels: null for those of the instruction set that resolve_isa("") chooses; what comes back is the same.
 /// Throws std::invalid_argument if the arguments are out of range, or if stepping would take more than
 /// 2^34 PE-steps; std::logic_error if a register is overwritten before it has been read.
 Counts simulate_cycle(const ArrayConfig& array, const Layer& layer, const float* w, const float* x, float* y,
-                      const std::vector<FoldStart>* starts = nullptr);
+                      const std::vector<FoldStart>* starts = nullptr, const ArrayKernels* kernels = nullptr);
 Counts simulate_cycle(const ArrayConfig& array, const Layer& layer, const std::int8_t* w,
-                      const std::int8_t* x, std::int32_t* y, const std::vector<FoldStart>* starts = nullptr);
+                      const std::int8_t* x, std::int32_t* y, const std::vector<FoldStart>* starts = nullptr,
+                      const ArrayKernels* kernels = nullptr);
 
 /// One fold's depth and start, for tests of the start rules.
 struct ScheduledFold {

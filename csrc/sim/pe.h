@@ -1,113 +1,163 @@
-// What the register planes of the cycle engine are made of: planes, control tokens, input ports, the MAC.
+// What the cycle engine's registers are made of: planes of values, rows of control tokens, and the ports
+// through which operands enter.
 #pragma once
 
+#include <algorithm>
+#include <bit>
+#include <cstddef>
 #include <cstdint>
-#include <cstring>
+#include <new>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
+#include <utility>
 #include <vector>
+
+#include "sim/array_kernels.h"
 
 namespace pysim {
 
-/// One register of every PE, row by row; moving a row or a plane is what one clock edge does.
-template <class T>
-class Plane {
- public:
-  Plane(std::int64_t rows, std::int64_t cols, T fill)
-      : rows_(rows), cols_(cols), values_(static_cast<std::size_t>(rows * cols), fill) {}
+/// What an operand's register holds: float32, or an int8 value widened to 32 bits that wrap.
+template <class Operand>
+using LaneOf = std::conditional_t<std::is_same_v<Operand, float>, float, std::uint32_t>;
 
-  T* row(std::int64_t r) { return values_.data() + r * cols_; }
-
-  /// Every column of row r takes over its left neighbour's value; column 0 takes `entering`.
-  void shift_right(std::int64_t r, T entering) {
-    T* const at = row(r);
-    std::memmove(at + 1, at, static_cast<std::size_t>(cols_ - 1) * sizeof(T));
-    at[0] = entering;
-  }
-
-  /// Every row takes over the values of the row above; row 0 keeps its own until it is written.
-  void shift_down() {
-    std::memmove(row(0) + cols_, row(0), static_cast<std::size_t>((rows_ - 1) * cols_) * sizeof(T));
-  }
-
- private:
-  std::int64_t rows_;
-  std::int64_t cols_;
-  std::vector<T> values_;
-};
-
-/// The control word that travels with a streamed operand: its running number over all folds, whether it is
-/// the first or last of its fold, and whether it is real (not padding).
-namespace token {
-constexpr std::int32_t first = 1;
-constexpr std::int32_t last = 2;
-constexpr std::int32_t real = 4;
-constexpr std::int32_t number_shift = 3;
-constexpr std::int32_t bubble = -8;  ///< No operand: negative, with none of the bits above.
-constexpr std::int64_t max_number = (std::int64_t{1} << 28) - 1;
-}  // namespace token
-
-/// The input of one row or column: hands out, cycle by cycle, the operand that enters in this cycle.
-class Port {
- public:
-  struct Beat {
-    std::int64_t fold;
-    std::int64_t index;
-  };
-
-  /// Whether an operand enters in cycle `now`, and which. Must be asked in every cycle.
-  ///
-  /// starts, lengths: first cycle and number of operands of each fold.
-  /// Throws std::logic_error if two folds need the port in the same cycle.
-  bool next(std::int64_t now, const std::vector<std::int64_t>& starts,
-            const std::vector<std::int64_t>& lengths, Beat& beat) {
-    if (fold_ == starts.size()) return false;
-    const std::int64_t due = starts[fold_] + index_;
-    if (now < due) return false;
-    if (now > due) {
-      throw std::logic_error("cycle engine: two operands enter one port in a cycle: fold " +
-                             std::to_string(fold_) + " starts too early");
-    }
-    beat = {static_cast<std::int64_t>(fold_), index_};
-    if (++index_ == lengths[fold_]) {
-      ++fold_;
-      index_ = 0;
-    }
-    return true;
-  }
-
- private:
-  std::size_t fold_ = 0;
-  std::int64_t index_ = 0;
-};
-
-/// sum + a * b: float32 rounded after the product and after the sum, int32 wrapping as hardware does.
-inline float multiply_add(float sum, float a, float b) { return sum + a * b; }
-inline std::int32_t multiply_add(std::int32_t sum, std::int8_t a, std::int8_t b) {
-  const std::int32_t product = static_cast<std::int32_t>(a) * static_cast<std::int32_t>(b);
-  return static_cast<std::int32_t>(static_cast<std::uint32_t>(sum) + static_cast<std::uint32_t>(product));
+inline float to_lane(float value) { return value; }
+inline std::uint32_t to_lane(std::int8_t value) {
+  return static_cast<std::uint32_t>(static_cast<std::int32_t>(value));
 }
 
 /// sum + value, wrapping for integers.
 inline float add(float sum, float value) { return sum + value; }
-inline std::int32_t add(std::int32_t sum, std::int32_t value) {
-  return static_cast<std::int32_t>(static_cast<std::uint32_t>(sum) + static_cast<std::uint32_t>(value));
+inline std::int32_t add(std::int32_t sum, std::uint32_t value) {
+  return static_cast<std::int32_t>(static_cast<std::uint32_t>(sum) + value);
 }
 
-/// What a PE's multiplexer puts out: for each column the member that `select` names.
-///
-/// members: one row pointer per multiplexer input; select below 0 (padding) takes member 0, whose partner
-/// is then a zero weight.
-template <class Operand>
-void select_members(const std::vector<Operand*>& members, const std::int32_t* select, std::int64_t cols,
-                    Operand* chosen) {
-  std::memcpy(chosen, members[0], static_cast<std::size_t>(cols) * sizeof(Operand));
-  for (std::size_t i = 1; i < members.size(); ++i) {
-    const Operand* const member = members[i];
-    for (std::int64_t c = 0; c < cols; ++c) {
-      chosen[c] = select[c] == static_cast<std::int32_t>(i) ? member[c] : chosen[c];
+template <class T>
+struct CacheAligned {
+  using value_type = T;
+  static constexpr std::align_val_t alignment{64};
+  CacheAligned() = default;
+  template <class U>
+  explicit CacheAligned(const CacheAligned<U>& /*other*/) {}
+  T* allocate(std::size_t count) { return static_cast<T*>(::operator new(count * sizeof(T), alignment)); }
+  void deallocate(T* at, std::size_t /*count*/) { ::operator delete(at, alignment); }
+  bool operator==(const CacheAligned&) const = default;
+};
+
+/// One register of every PE, row by row; a row has `pitch` places, whole vectors of them.
+template <class T>
+class Plane {
+ public:
+  Plane(std::int64_t rows, std::int64_t pitch, T fill = T{})
+      : rows_(rows), pitch_(pitch), values_(static_cast<std::size_t>(rows * pitch), fill) {}
+
+  T* data() { return values_.data(); }
+  T* row(std::int64_t r) { return values_.data() + r * pitch_; }
+
+  /// Every row takes over the values of the row above; row 0 keeps its own until it is written.
+  void shift_down() { std::copy_backward(values_.begin(), values_.end() - pitch_, values_.end()); }
+
+ private:
+  std::int64_t rows_;
+  std::int64_t pitch_;
+  std::vector<T, CacheAligned<T>> values_;
+};
+
+constexpr std::int64_t word_bits = 64;
+
+inline std::uint64_t bit_of(std::int64_t col) { return std::uint64_t{1} << (col % word_bits); }
+
+/// Calls visit(column) for every bit that is set, from the left; `word` is the index of `bits` in its row.
+template <class Visit>
+void each_col(std::uint64_t bits, std::int64_t word, Visit&& visit) {
+  for (; bits != 0; bits &= bits - 1) visit(word * word_bits + std::countr_zero(bits));
+}
+
+/// Whether the tokens of two registers belong to the same element.
+inline bool same_element(const TokenWord& a, const TokenWord& b) {
+  return ((a.valid ^ b.valid) | (a.first ^ b.first) | (a.last ^ b.last)) == 0;
+}
+
+/// Every PE of a row takes over its left neighbour's token; column 0 takes `entering` (bit 0 of each field).
+/// in_use: the bits of the last word that have a column.
+inline void shift_tokens(TokenWord* row, std::int64_t words, TokenWord entering, std::uint64_t in_use) {
+  for (std::int64_t i = 0; i < words; ++i) {
+    TokenWord& word = row[i];
+    const TokenWord left = entering;
+    entering = {word.valid >> 63, word.first >> 63, word.last >> 63, word.real >> 63};
+    word = {word.valid << 1 | left.valid, word.first << 1 | left.first, word.last << 1 | left.last,
+            word.real << 1 | left.real};
+  }
+  TokenWord& end = row[words - 1];
+  end = {end.valid & in_use, end.first & in_use, end.last & in_use, end.real & in_use};
+}
+
+/// Counts the bits of words that seldom change from one cycle to the next.
+class BitCount {
+ public:
+  std::int64_t of(std::uint64_t word) {
+    if (word != word_) {
+      word_ = word;
+      bits_ = std::popcount(word);
+    }
+    return bits_;
+  }
+
+ private:
+  std::uint64_t word_ = 0;
+  std::int64_t bits_ = 0;
+};
+
+/// An operand that enters a port: of which fold, and which of its operands. No operand if `fold` is below 0.
+struct Beat {
+  std::int64_t fold = -1;
+  std::int64_t index = 0;
+  bool first = false;
+  bool last = false;
+};
+
+/// When operands enter the ports along one edge of the array. Port 0 takes operand j of a fold j cycles after
+/// the fold's start; port i does what port 0 did i cycles before.
+class Edge {
+ public:
+  /// starts, depths: first cycle and number of operands of each fold.
+  Edge(std::vector<std::int64_t> starts, std::vector<std::int64_t> depths, std::int64_t ports)
+      : starts_(std::move(starts)),
+        depths_(std::move(depths)),
+        beats_(std::bit_ceil(static_cast<std::size_t>(ports))) {}
+
+  /// Must be called once for every cycle, from 0 on.
+  ///
+  /// Throws std::logic_error if two folds need a port in the same cycle.
+  void advance(std::int64_t cycle) {
+    at_ = (at_ + 1) & (beats_.size() - 1);
+    beats_[at_] = {};
+    if (fold_ == starts_.size()) return;
+    const std::int64_t due = starts_[fold_] + index_;
+    if (cycle < due) return;
+    if (cycle > due) {
+      throw std::logic_error("cycle engine: two operands enter one port in a cycle: fold " +
+                             std::to_string(fold_) + " starts too early");
+    }
+    const std::int64_t depth = depths_[fold_];
+    beats_[at_] = {static_cast<std::int64_t>(fold_), index_, index_ == 0, index_ == depth - 1};
+    if (++index_ == depth) {
+      ++fold_;
+      index_ = 0;
     }
   }
-}
+
+  /// What enters port `port` in this cycle.
+  const Beat& beat(std::int64_t port) const {
+    return beats_[(at_ - static_cast<std::size_t>(port)) & (beats_.size() - 1)];
+  }
+
+ private:
+  std::vector<std::int64_t> starts_, depths_;
+  std::vector<Beat> beats_;  ///< Of the last cycles, a ring.
+  std::size_t at_ = 0;
+  std::size_t fold_ = 0;
+  std::int64_t index_ = 0;
+};
 
 }  // namespace pysim

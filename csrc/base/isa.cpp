@@ -1,9 +1,7 @@
-#include "kernels/isa.h"
+#include "base/isa.h"
 
 #include <cstdlib>
 #include <stdexcept>
-
-#include "kernels/slab_kernel.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
