@@ -61,11 +61,14 @@ const char* isa_name(Isa isa) {
 }
 
 std::vector<IsaStatus> isa_report() {
+  // Asked once: a virtual machine may take tens of microseconds to answer CPUID.
+  static const std::string no_avx2 = why_no_avx2();
+  static const std::string no_avx512 = why_no_avx512();
   std::vector<IsaStatus> report;
   for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512}) {
     std::string reason;
-    if (isa == Isa::avx2) reason = why_no_avx2();
-    if (isa == Isa::avx512) reason = why_no_avx512();
+    if (isa == Isa::avx2) reason = no_avx2;
+    if (isa == Isa::avx512) reason = no_avx512;
     const bool available = reason.empty();
     report.push_back({isa, isa_name(isa), available, std::move(reason)});
   }

@@ -90,7 +90,7 @@ PYSIM_INLINE Vec<Lane> move_inputs(const pysim::MovingInputs<Lane>& in, std::int
     const Vec<Lane> left = col > 0 ? load(at - kLanes) : splat(in.entering[i * in.rows + r]);
     Vec<Lane> x = move_right(left, load(at));
     if constexpr (kFeeding == Feeding::groups) {
-      const I32 fed = lanes_of(in.injects[col / 64], col);
+      const I32 fed = lanes_of(in.fed[col / 64], col);
       x = fed ? load(in.injected + r * in.pitch + col) : x;
     }
     store(at, x);

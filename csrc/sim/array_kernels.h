@@ -16,6 +16,8 @@ struct TokenWord {
   std::uint64_t first = 0;
   std::uint64_t last = 0;
   std::uint64_t real = 0;
+
+  bool operator==(const TokenWord&) const = default;
 };
 
 /// What a row does in this cycle.
@@ -34,11 +36,10 @@ struct MovingInputs {
   std::int64_t members;  ///< Multiplexer inputs, each with a plane of its own.
   Lane* x;               ///< (members, rows, pitch).
   const Lane* entering;  ///< (members, rows): what enters column 0.
-  const Lane*
-      injected;  ///< (rows, pitch): what enters at the other feeders' columns; null if there are none.
-  const std::uint64_t* injects;  ///< (words): the columns of those feeders.
-  const TokenWord* tokens;       ///< (rows, words): those of this cycle.
-  const RowWork* work;           ///< (rows).
+  const Lane* injected;  ///< (rows, pitch): what enters at the first columns of groups; null without groups.
+  const std::uint64_t* fed;  ///< (words): those columns.
+  const TokenWord* tokens;   ///< (rows, words): those of this cycle.
+  const RowWork* work;       ///< (rows).
 };
 
 /// `ws`, `is`. psum' = psum from above + active * x; at a first operand active' = shadow before that.

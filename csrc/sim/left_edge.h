@@ -49,18 +49,22 @@ class LeftEdge {
         pitch_(ceil_div(cols_, lanes) * lanes),
         members_(operands.array.slot_members()),
         feeder_cols_(operands.array.feeder_cols()),
-        feeders_(ceil_div(cols_, feeder_cols_)),
+        groups_(ceil_div(cols_, feeder_cols_)),
+        lone_(groups_ == 1 && members_ == 1),
         edge_(std::move(edge)),
-        feeds_(static_cast<std::size_t>(rows_ * feeders_)),
-        streams_(static_cast<std::size_t>(rows_ * feeders_ * members_)),
+        feed_fold_(static_cast<std::size_t>(rows_ * groups_), -1),
+        lines_(static_cast<std::size_t>(rows_ * groups_ * members_)),
         tokens_(rows_, words_),
+        in_use_(static_cast<std::size_t>(words_), ~std::uint64_t{0}),
         work_(static_cast<std::size_t>(rows_), RowWork::none),
-        injects_(static_cast<std::size_t>(words_), 0),
+        steady_(static_cast<std::size_t>(rows_), 0),
+        fed_(static_cast<std::size_t>(words_), 0),
         x_(members_ * rows_, pitch_),
         entering_(members_, rows_),
-        injected_(feeders_ > 1 ? rows_ : 0, pitch_) {
-    for (std::int64_t col = feeder_cols_; col < cols_; col += feeder_cols_) {
-      injects_[static_cast<std::size_t>(col / word_bits)] |= bit_of(col);
+        injected_(groups_ > 1 ? rows_ : 0, pitch_) {
+    in_use_.back() >>= words_ * word_bits - cols_;
+    for (std::int64_t col = 0; col < cols_; col += feeder_cols_) {
+      fed_[static_cast<std::size_t>(col / word_bits)] |= bit_of(col);
     }
   }
 
@@ -70,25 +74,68 @@ class LeftEdge {
 
   void advance(std::int64_t cycle) { edge_.advance(cycle); }
 
-  /// Moves row r's tokens one PE on and lets in what enters. Says whether the row holds any operand, and
-  /// whether one of them is the first or last of its fold.
-  RowWork enter(std::int64_t r) {
+  /// Whether every PE of row r holds an operand, none the first or last of its fold, and the last cycle left
+  /// all tokens as they were.
+  bool is_steady(std::int64_t r) const { return steady_[static_cast<std::size_t>(r)] != 0; }
+
+  /// Lets operands into row r and those above it for as long as they are steady, stay so, and may(row).
+  /// Returns the first row that is not, -1 if there is none.
+  template <class May>
+  std::int64_t enter_steady_rows(std::int64_t r, May&& may) {
+    const std::uint8_t* const steady = steady_.data();
+    if (!lone_) {
+      while (r >= 0 && steady[r] != 0 && edge_.beat(r).is_inner() && may(r) && feed_steadily(r)) --r;
+      return r;
+    }
+    Line* const lines = lines_.data();
+    Lane* const entering = entering_.data();
+    for (; r >= 0 && steady[r] != 0 && edge_.beat(r).is_inner() && may(r); --r) {
+      entering[r] = value_of(lines[r].take());  // All operands of a fold are real here, or none.
+    }
+    return r;
+  }
+
+  /// What became of a row.
+  struct Entered {
+    RowWork work;
+    bool met;  ///< Whether its tokens are those of `partner`.
+  };
+
+  /// Moves row r's tokens one PE on and lets in what enters.
+  ///
+  /// partner: the tokens of what row r's operands meet in this cycle.
+  Entered enter(std::int64_t r, const TokenWord* partner) {
     const Beat& beat = edge_.beat(r);
     TokenWord* const row = tokens_.row(r);
-    const TokenWord entering{beat.fold >= 0, beat.first, beat.last, 0};
-    shift_tokens(row, words_, entering, ~std::uint64_t{0} >> (words_ * word_bits - cols_));
-    std::uint64_t valid = 0;
+    const std::uint64_t* const in_use = in_use_.data();
+    TokenWord left{beat.fold >= 0, beat.first, beat.last, 0};  // Bit 0 of each.
+    std::uint64_t any = 0;
+    std::uint64_t missing = 0;
     std::uint64_t edges = 0;
+    std::uint64_t differ = 0;
     for (std::int64_t i = 0; i < words_; ++i) {
-      valid |= row[i].valid;
-      edges |= row[i].first | row[i].last;
+      const TokenWord was = row[i];
+      const std::uint64_t valid = (was.valid << 1 | left.valid) & in_use[i];
+      const std::uint64_t first = (was.first << 1 | left.first) & in_use[i];
+      const std::uint64_t last = (was.last << 1 | left.last) & in_use[i];
+      const std::uint64_t real = (was.real << 1 | left.real) & in_use[i];
+      row[i] = {valid, first, last, real};
+      left = {was.valid >> 63, was.first >> 63, was.last >> 63, was.real >> 63};
+      any |= valid;
+      missing |= valid ^ in_use[i];
+      edges |= first | last;
+      differ |= (valid ^ partner[i].valid) | (first ^ partner[i].first) | (last ^ partner[i].last);
     }
-    RowWork& work = work_[static_cast<std::size_t>(r)];
-    work = valid == 0 ? RowWork::none : edges == 0 ? RowWork::multiply : RowWork::edge;
-    if (valid != 0) {
-      for (std::int64_t feeder = 0; feeder < feeders_; ++feeder) feed(r, feeder);
+    const RowWork work = any == 0 ? RowWork::none : edges == 0 ? RowWork::multiply : RowWork::edge;
+    work_[static_cast<std::size_t>(r)] = work;
+    bool alike = lone_;
+    if (lone_) {
+      feed_lone(r, beat);
+    } else if (work != RowWork::none) {
+      alike = feed_groups(r);
     }
-    return work;
+    steady_[static_cast<std::size_t>(r)] = (missing | edges) == 0 && alike;
+    return {work, differ == 0};
   }
 
   MovingInputs<Lane> inputs() {
@@ -98,51 +145,104 @@ class LeftEdge {
             members_,
             x_.data(),
             entering_.data(),
-            feeders_ > 1 ? injected_.data() : nullptr,
-            injects_.data(),
+            groups_ > 1 ? injected_.data() : nullptr,
+            fed_.data(),
             tokens_.data(),
             work_.data()};
   }
 
  private:
-  struct Feed {
-    std::int64_t fold = -1;
-    std::int64_t index = 0;
+  /// One multiplexer line of a feeder.
+  struct Line {
+    Stream<const Operand> stream;
+    std::int64_t next = 0;
+
+    /// The next operand; null if the line carries none.
+    const Operand* take() { return stream.at(next++); }
   };
 
-  /// The operand that belongs to the token at a feeder's first column, if there is one.
-  void feed(std::int64_t r, std::int64_t feeder) {
-    const std::int64_t col = feeder * feeder_cols_;
-    TokenWord& word = tokens_.row(r)[col / word_bits];
-    const std::uint64_t here = bit_of(col);
-    const std::int64_t at = r * feeders_ + feeder;
-    Feed& state = feeds_[static_cast<std::size_t>(at)];
-    Stream<const Operand>* const streams = streams_.data() + at * members_;
-    const bool valid = (word.valid & here) != 0;
-    if ((word.first & here) != 0) {
-      ++state.fold;
-      state.index = 0;
-      for (std::int64_t i = 0; i < members_; ++i) streams[i] = ops_.stream(state.fold, feeder, r, i);
+  static Lane value_of(const Operand* operand) { return operand != nullptr ? to_lane(*operand) : Lane{0}; }
+
+  /// A row's only feeder, without multiplexers.
+  void feed_lone(std::int64_t r, const Beat& beat) {
+    Line& line = lines_[static_cast<std::size_t>(r)];
+    if (beat.first) line = {ops_.stream(beat.fold, 0, r, 0), 0};
+    const Operand* const operand = beat.fold >= 0 ? line.take() : nullptr;
+    entering_.row(0)[r] = value_of(operand);
+    tokens_.row(r)->real |= operand != nullptr ? 1 : 0;
+  }
+
+  /// What belongs to the token at each feeder's first column. Whether all of a group's tokens are then alike
+  /// in being real, or all padding.
+  bool feed_groups(std::int64_t r) {
+    for (std::int64_t group = 0; group < groups_; ++group) {
+      const std::int64_t col = group * feeder_cols_;
+      TokenWord& word = tokens_.row(r)[col / word_bits];
+      const std::uint64_t here = bit_of(col);
+      const std::int64_t feeder = r * groups_ + group;
+      Line* const lines = lines_.data() + feeder * members_;
+      if ((word.first & here) != 0) {
+        const std::int64_t fold = ++feed_fold_[static_cast<std::size_t>(feeder)];
+        for (std::int64_t i = 0; i < members_; ++i) lines[i] = {ops_.stream(fold, group, r, i), 0};
+      }
+      const bool valid = (word.valid & here) != 0;
+      const bool real = put(r, group, [valid](Line& line) { return valid ? line.take() : nullptr; });
+      word.real = (word.real & ~here) | (real ? here : 0);
     }
-    std::uint64_t real = 0;
+    bool alike = true;
+    std::uint64_t carry = 0;
+    for (std::int64_t i = 0; i < words_; ++i) {
+      const std::uint64_t real = tokens_.row(r)[i].real;
+      const std::uint64_t inside = in_use_[static_cast<std::size_t>(i)] & ~fed_[static_cast<std::size_t>(i)];
+      alike = alike && ((real ^ (real << 1 | carry)) & inside) == 0;
+      carry = real >> 63;
+    }
+    return alike;
+  }
+
+  /// As feed_groups() where no token changes. False, and nothing done, if one would.
+  bool feed_steadily(std::int64_t r) {
+    for (std::int64_t group = 0; group < groups_; ++group) {
+      const bool real = put(r, group, [](Line& line) { return line.take(); });
+      if (real == is_real(r, group * feeder_cols_)) continue;
+      for (Line* line = &lines_[static_cast<std::size_t>(r * groups_ * members_)];
+           line < lines_.data() + (r * groups_ + group + 1) * members_; ++line) {
+        --line->next;
+      }
+      return false;
+    }
+    return true;
+  }
+
+  /// Puts take(line) of each of a feeder's lines where the group's first column finds it. Whether there was
+  /// any.
+  template <class Take>
+  bool put(std::int64_t r, std::int64_t group, Take&& take) {
+    Line* const lines = lines_.data() + (r * groups_ + group) * members_;
+    bool real = false;
     for (std::int64_t i = 0; i < members_; ++i) {
-      const std::int64_t offset = valid ? streams[i].at(state.index) : -1;
-      if (offset >= 0) real = here;
-      const Lane value = offset >= 0 ? to_lane(streams[i].base[offset]) : Lane{0};
-      (feeder == 0 ? entering_.row(i)[r] : injected_.row(r)[col]) = value;
+      const Operand* const operand = take(lines[i]);
+      real = real || operand != nullptr;
+      (groups_ == 1 ? entering_.row(i)[r] : injected_.row(r)[group * feeder_cols_]) = value_of(operand);
     }
-    word.real = (word.real & ~here) | real;
-    if (valid) ++state.index;
+    return real;
+  }
+
+  bool is_real(std::int64_t r, std::int64_t col) {
+    return (tokens_.row(r)[col / word_bits].real & bit_of(col)) != 0;
   }
 
   const Ops& ops_;
-  std::int64_t rows_, cols_, words_, pitch_, members_, feeder_cols_, feeders_;
+  std::int64_t rows_, cols_, words_, pitch_, members_, feeder_cols_, groups_;
+  bool lone_;  ///< Rows have one feeder with one line.
   Edge edge_;
-  std::vector<Feed> feeds_;                     ///< (rows, feeders): the next operand.
-  std::vector<Stream<const Operand>> streams_;  ///< (rows, feeders, members): those of the feeder's fold.
+  std::vector<std::int64_t> feed_fold_;  ///< (rows, groups): fold that the feeder is in.
+  std::vector<Line> lines_;              ///< (rows, groups, members).
   Plane<TokenWord> tokens_;
+  std::vector<std::uint64_t> in_use_;  ///< (words): the bits that have a column.
   std::vector<RowWork> work_;
-  std::vector<std::uint64_t> injects_;
+  std::vector<std::uint8_t> steady_;
+  std::vector<std::uint64_t> fed_;  ///< (words): the first columns of the groups.
   Plane<Lane> x_, entering_, injected_;
 };
 

@@ -54,19 +54,21 @@ struct Held {
   std::int32_t select;
 };
 
-/// Elements of a matrix that pass one port during a fold: the t-th is base[at(t)].
+/// Elements of a matrix that pass one port during a fold, one after the other.
 template <class Element>
 struct Stream {
-  Element* base = nullptr;  ///< Null where the port is padding.
-  std::int64_t length = 0;  ///< Elements that are there; 0 where the port is padding.
-  std::int64_t pitch = 1;   ///< Elements from one index to the next.
-  const std::int64_t* index =
-      nullptr;  ///< Index of each operand, below 0 where there is none; null counts up.
+  Element* base = nullptr;
+  std::int64_t length = 0;              ///< Elements; 0 where the port is padding.
+  std::int64_t pitch = 1;               ///< Elements from one index to the next.
+  const std::int64_t* index = nullptr;  ///< Index of each, below 0 where there is none; null counts up.
   std::int64_t index_step = 1;
 
-  /// Where operand t is, or below 0.
-  std::int64_t at(std::int64_t t) const {
-    return t >= length ? -1 : (index == nullptr ? t : index[t * index_step]) * pitch;
+  /// Element t, or null if there is none.
+  [[gnu::always_inline]] Element* at(std::int64_t t) const {
+    if (t >= length) return nullptr;
+    if (index == nullptr) return base + t * pitch;
+    const std::int64_t i = index[t * index_step];
+    return i < 0 ? nullptr : base + i * pitch;
   }
 };
 

@@ -38,11 +38,10 @@ class OutputStationaryArray {
         columns_(static_cast<std::size_t>(cols_)),
         finished_(static_cast<std::size_t>(left_.words()), 0),
         draining_(static_cast<std::size_t>(left_.words()), 0),
-        slots_(static_cast<std::size_t>(rows_ * left_.words())),
-        macs_(slots_.size()),
+        work_(rows_ * left_.words()),
         w_token_(rows_ + 1, left_.words()),
         w_(rows_ + 1, left_.pitch()),
-        w_select_(rows_ + 1, left_.pitch()),
+        w_select_(operands.array.slot_members() > 1 ? rows_ + 1 : 0, left_.pitch()),
         acc_(rows_, left_.pitch()),
         hold_(rows_, left_.pitch()),
         chain_(rows_, left_.pitch()),
@@ -60,14 +59,15 @@ class OutputStationaryArray {
     } else {
       std::fill(w_token_.row(0), w_token_.row(1), TokenWord{});
     }
-    w_token_.shift_down();  // w and w_select follow in the rows that work.
-    for (std::int64_t r = rows_ - 1; r >= 0; --r) {
-      const RowWork work = left_.enter(r);
-      meet_weights(r);
-      if (work == RowWork::none) continue;
-      if (work == RowWork::edge) finish_sums(r);
-      count(r, counts);
+    const auto weights_repeat = [this](std::int64_t r) {
+      return std::equal(w_token_.row(r), w_token_.row(r + 1), w_token_.row(r + 1));
+    };
+    for (std::int64_t r = left_.enter_steady_rows(rows_ - 1, weights_repeat); r >= 0;
+         r = left_.enter_steady_rows(r - 1, weights_repeat)) {
+      step_tokens(r);
     }
+    counts.macs += work_.macs();
+    counts.padded_macs += work_.padded();
     kernels_.step(OutputStep<Lane>{left_.inputs(), w_.data(), w_select_.data(), acc_.data(), hold_.data()});
   }
 
@@ -79,15 +79,15 @@ class OutputStationaryArray {
     Stream<Sum> to;
   };
 
-  void meet_weights(std::int64_t r) {
-    const TokenWord* const word = left_.tokens(r);
-    const TokenWord* const partner = w_token_.row(r + 1);
-    bool same = true;
-    for (std::int64_t i = 0; i < left_.words(); ++i) same = same && same_element(word[i], partner[i]);
-    if (!same) {
+  void step_tokens(std::int64_t r) {
+    std::copy(w_token_.row(r), w_token_.row(r + 1), w_token_.row(r + 1));  // w follows if the row works.
+    const auto entered = left_.enter(r, w_token_.row(r + 1));
+    if (!entered.met) {
       throw std::logic_error("cycle engine: an input meets a weight of another element in row " +
                              std::to_string(r));
     }
+    if (entered.work == RowWork::edge) finish_sums(r);
+    count(r);
   }
 
   /// Where a fold ends the sum goes to hold; when the bottom one has, the column drains.
@@ -104,14 +104,11 @@ class OutputStationaryArray {
     }
   }
 
-  void count(std::int64_t r, Counts& counts) {
+  void count(std::int64_t r) {
     const TokenWord* const word = left_.tokens(r);
     const TokenWord* const partner = w_token_.row(r + 1);
     for (std::int64_t i = 0; i < left_.words(); ++i) {
-      const auto at = static_cast<std::size_t>(r * left_.words() + i);
-      const std::int64_t macs = macs_[at].of(word[i].real & partner[i].real);
-      counts.macs += macs;
-      counts.padded_macs += slots_[at].of(word[i].valid) - macs;
+      work_.set(r * left_.words() + i, word[i].valid, word[i].real & partner[i].real);
     }
   }
 
@@ -132,8 +129,7 @@ class OutputStationaryArray {
   void leave(std::int64_t c, Counts& counts) {
     Column& column = columns_[static_cast<std::size_t>(c)];
     const std::int64_t row = --column.chain_left;
-    const std::int64_t at = column.to.at(row);
-    if (at >= 0) column.to.base[at] = static_cast<Sum>(chain_.row(rows_ - 1)[c]);
+    if (Sum* const to = column.to.at(row)) *to = static_cast<Sum>(chain_.row(rows_ - 1)[c]);
     if (row > 0) return;
     draining_[static_cast<std::size_t>(c / word_bits)] &= ~bit_of(c);
     if (c == cols_ - 1) ++counts.folds;
@@ -173,7 +169,7 @@ class OutputStationaryArray {
   std::vector<std::uint64_t> draining_;  ///< (words): columns with results in the chain.
   std::int64_t chain_busy_until_ = -1;
   std::int64_t columns_done_ = 0;
-  std::vector<BitCount> slots_, macs_;  ///< (rows, words).
+  WorkCount work_;
 
   Plane<TokenWord> w_token_;  ///< (rows + 1): what enters row 0, then each row's; as w and w_select.
   Plane<Lane> w_;

@@ -70,7 +70,11 @@ inline std::uint64_t bit_of(std::int64_t col) { return std::uint64_t{1} << (col 
 /// Calls visit(column) for every bit that is set, from the left; `word` is the index of `bits` in its row.
 template <class Visit>
 void each_col(std::uint64_t bits, std::int64_t word, Visit&& visit) {
-  for (; bits != 0; bits &= bits - 1) visit(word * word_bits + std::countr_zero(bits));
+  const std::int64_t begin = word * word_bits;
+  const int run = std::countr_one(bits);  // Mostly all columns are set: no need to look for the next one.
+  for (int i = 0; i < run; ++i) visit(begin + i);
+  bits = run == word_bits ? 0 : bits >> run << run;
+  for (; bits != 0; bits &= bits - 1) visit(begin + std::countr_zero(bits));
 }
 
 /// Whether the tokens of two registers belong to the same element.
@@ -78,34 +82,39 @@ inline bool same_element(const TokenWord& a, const TokenWord& b) {
   return ((a.valid ^ b.valid) | (a.first ^ b.first) | (a.last ^ b.last)) == 0;
 }
 
-/// Every PE of a row takes over its left neighbour's token; column 0 takes `entering` (bit 0 of each field).
-/// in_use: the bits of the last word that have a column.
-inline void shift_tokens(TokenWord* row, std::int64_t words, TokenWord entering, std::uint64_t in_use) {
-  for (std::int64_t i = 0; i < words; ++i) {
-    TokenWord& word = row[i];
-    const TokenWord left = entering;
-    entering = {word.valid >> 63, word.first >> 63, word.last >> 63, word.real >> 63};
-    word = {word.valid << 1 | left.valid, word.first << 1 | left.first, word.last << 1 | left.last,
-            word.real << 1 | left.real};
-  }
-  TokenWord& end = row[words - 1];
-  end = {end.valid & in_use, end.first & in_use, end.last & in_use, end.real & in_use};
+/// std::popcount would be a call into a library where the build is for CPUs without the instruction.
+inline std::int64_t count_ones(std::uint64_t word) {
+  word -= word >> 1 & 0x5555555555555555;
+  word = (word & 0x3333333333333333) + (word >> 2 & 0x3333333333333333);
+  word = (word + (word >> 4)) & 0x0f0f0f0f0f0f0f0f;
+  return static_cast<std::int64_t>(word * 0x0101010101010101 >> 56);
 }
 
-/// Counts the bits of words that seldom change from one cycle to the next.
-class BitCount {
+/// MACs and MAC slots that all PEs use in a cycle, kept up to date word by word.
+class WorkCount {
  public:
-  std::int64_t of(std::uint64_t word) {
-    if (word != word_) {
-      word_ = word;
-      bits_ = std::popcount(word);
-    }
-    return bits_;
+  /// words: token words of the whole array.
+  explicit WorkCount(std::int64_t words) : words_(static_cast<std::size_t>(words)) {}
+
+  /// valid, macs: the PEs of one word that hold an operand, and those of which it is a MAC.
+  void set(std::int64_t word, std::uint64_t valid, std::uint64_t macs) {
+    Word& was = words_[static_cast<std::size_t>(word)];
+    if (valid != was.valid) slots_ += count_ones(valid) - count_ones(was.valid);
+    if (macs != was.macs) macs_ += count_ones(macs) - count_ones(was.macs);
+    was = {valid, macs};
   }
 
+  std::int64_t macs() const { return macs_; }
+  std::int64_t padded() const { return slots_ - macs_; }
+
  private:
-  std::uint64_t word_ = 0;
-  std::int64_t bits_ = 0;
+  struct Word {
+    std::uint64_t valid = 0;
+    std::uint64_t macs = 0;
+  };
+  std::vector<Word> words_;
+  std::int64_t slots_ = 0;
+  std::int64_t macs_ = 0;
 };
 
 /// An operand that enters a port: of which fold, and which of its operands. No operand if `fold` is below 0.
@@ -114,6 +123,8 @@ struct Beat {
   std::int64_t index = 0;
   bool first = false;
   bool last = false;
+
+  bool is_inner() const { return fold >= 0 && !first && !last; }
 };
 
 /// When operands enter the ports along one edge of the array. Port 0 takes operand j of a fold j cycles after

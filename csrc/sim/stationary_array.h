@@ -2,6 +2,7 @@
 // fold, active multiplies. One call of step() is one clock edge for every PE.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <stdexcept>
 #include <string>
@@ -32,18 +33,18 @@ class StationaryArray {
         rows_(operands.array.rows),
         cols_(operands.array.cols),
         folds_(static_cast<std::int64_t>(starts.size())),
+        selected_(operands.array.slot_members() > 1),
         left_(operands, Edge(stream_starts(starts), depths(operands), rows_), kernels.lanes),
         top_(operands, preload_starts(starts), std::vector<std::int64_t>(starts.size(), rows_),
              left_.words()),
         leaving_(static_cast<std::size_t>(cols_)),
-        slots_(static_cast<std::size_t>(rows_ * left_.words())),
-        macs_(slots_.size()),
+        work_(rows_ * left_.words()),
         transit_(rows_, left_.pitch()),
         shadow_(rows_, left_.pitch()),
         active_(rows_, left_.pitch()),
-        transit_select_(rows_, left_.pitch()),
-        shadow_select_(rows_, left_.pitch()),
-        active_select_(rows_, left_.pitch()),
+        transit_select_(selected_ ? rows_ : 0, left_.pitch()),
+        shadow_select_(selected_ ? rows_ : 0, left_.pitch()),
+        active_select_(selected_ ? rows_ : 0, left_.pitch()),
         transit_token_(rows_, left_.words()),
         held_(rows_, left_.words()),
         psum_(rows_ + 1, left_.pitch()) {}
@@ -54,13 +55,14 @@ class StationaryArray {
   /// One clock edge. Throws std::logic_error if a register is overwritten before it has been read.
   void step(std::int64_t cycle, Counts& counts) {
     left_.advance(cycle);
-    for (std::int64_t r = rows_ - 1; r >= 0; --r) {
-      const RowWork work = left_.enter(r);
-      if (r > 0) meet_sums(r);
-      if (work == RowWork::none) continue;
-      if (work == RowWork::edge) take_over(r);
-      count(r, counts);
+    // Sums that come down from a steady row to a steady row are of the same elements as before.
+    const auto above_is_steady = [this](std::int64_t r) { return r == 0 || left_.is_steady(r - 1); };
+    for (std::int64_t r = left_.enter_steady_rows(rows_ - 1, above_is_steady); r >= 0;
+         r = left_.enter_steady_rows(r - 1, above_is_steady)) {
+      step_tokens(r);
     }
+    counts.macs += work_.macs();
+    counts.padded_macs += work_.padded();
     kernels_.step(StationaryStep<Lane>{left_.inputs(), active_.data(), shadow_.data(), active_select_.data(),
                                        shadow_select_.data(), psum_.data()});
     collect(cycle, counts);
@@ -83,16 +85,15 @@ class StationaryArray {
     Stream<Sum> to;
   };
 
-  /// A partial sum from above was made of the operand that this row's PE meets now.
-  void meet_sums(std::int64_t r) {
-    const TokenWord* const word = left_.tokens(r);
-    const TokenWord* const above = left_.tokens(r - 1);
-    bool same = true;
-    for (std::int64_t i = 0; i < left_.words(); ++i) same = same && same_element(word[i], above[i]);
-    if (!same) {
+  void step_tokens(std::int64_t r) {
+    // A sum from above was made of the operand that this row's PE meets now. Nothing comes from above row 0.
+    const auto entered = left_.enter(r, left_.tokens(std::max<std::int64_t>(0, r - 1)));
+    if (r > 0 && !entered.met) {
       throw std::logic_error("cycle engine: an input meets a sum of another element in row " +
                              std::to_string(r));
     }
+    if (entered.work == RowWork::edge) take_over(r);
+    count(r);
   }
 
   /// The first operand of a fold makes its PE copy shadow to active.
@@ -110,14 +111,11 @@ class StationaryArray {
     }
   }
 
-  void count(std::int64_t r, Counts& counts) {
+  void count(std::int64_t r) {
     const TokenWord* const word = left_.tokens(r);
     const HeldWord* const held = held_.row(r);
     for (std::int64_t i = 0; i < left_.words(); ++i) {
-      const auto at = static_cast<std::size_t>(r * left_.words() + i);
-      const std::int64_t macs = macs_[at].of(word[i].real & held[i].active_real);
-      counts.macs += macs;
-      counts.padded_macs += slots_[at].of(word[i].valid) - macs;
+      work_.set(r * left_.words() + i, word[i].valid, word[i].real & held[i].active_real);
     }
   }
 
@@ -131,8 +129,8 @@ class StationaryArray {
       each_col(tokens[i].first, i, [&](std::int64_t c) { begin_fold(c); });
       each_col(tokens[i].valid, i, [&](std::int64_t c) {
         Leaving& column = leaving_[static_cast<std::size_t>(c)];
-        const std::int64_t at = column.to.at(column.next++);
-        if (at >= 0) column.to.base[at] = add(column.to.base[at], psum[c]);
+        Sum* const to = column.to.at(column.next++);
+        if (to != nullptr) *to = add(*to, psum[c]);
       });
       each_col(tokens[i].last, i, [&](std::int64_t c) { end_fold(c, counts); });
     }
@@ -161,7 +159,7 @@ class StationaryArray {
     if (!top_.advance(cycle)) return;
     transit_.shift_down();
     transit_token_.shift_down();
-    if (ops_.array.slot_members() > 1) transit_select_.shift_down();
+    if (selected_) transit_select_.shift_down();
     top_.enter(cycle, transit_.row(0), transit_select_.row(0), transit_token_.row(0));
     for (std::int64_t i = 0; i < left_.words(); ++i) {
       each_col(transit_token_.row(0)[i].last, i, [&](std::int64_t c) { fill_shadow(c); });
@@ -179,7 +177,7 @@ class StationaryArray {
                                std::to_string(c) + ") has not taken over yet");
       }
       shadow_.row(r)[c] = transit_.row(r)[c];
-      shadow_select_.row(r)[c] = transit_select_.row(r)[c];
+      if (selected_) shadow_select_.row(r)[c] = transit_select_.row(r)[c];
       held.shadow_full |= here;
       held.shadow_real = (held.shadow_real & ~here) | (transit_token_.row(r)[c / word_bits].real & here);
     }
@@ -188,13 +186,14 @@ class StationaryArray {
   const Ops& ops_;
   const ArrayKernels& kernels_;
   std::int64_t rows_, cols_, folds_;
+  bool selected_;  ///< PEs have multiplexers.
   LeftEdge<Operand, Ops> left_;
   TopEdge<Operand, Ops> top_;
 
   std::vector<Leaving> leaving_;
   std::int64_t columns_done_ = 0;
   std::vector<std::int64_t> filled_ = std::vector<std::int64_t>(static_cast<std::size_t>(cols_), 0);
-  std::vector<BitCount> slots_, macs_;  ///< (rows, words).
+  WorkCount work_;
 
   Plane<Lane> transit_, shadow_, active_;
   Plane<std::int32_t> transit_select_, shadow_select_, active_select_;

@@ -2,12 +2,14 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cstdint>
 #include <deque>
 #include <memory>
 #include <utility>
 #include <vector>
 
+#include "base/checked_math.h"
 #include "sim/operands.h"
 #include "sim/pe.h"
 
@@ -37,40 +39,42 @@ class TopEdge {
   }
 
   /// Fills one row of registers with what enters. Columns without an operand keep their values and get no
-  /// token; a token is real where the operand is not padding.
+  /// token; a token is real where the operand is not padding. selects: written if there are several members.
   void enter(std::int64_t cycle, Lane* values, std::int32_t* selects, TokenWord* tokens) const {
     std::fill(tokens, tokens + words_, TokenWord{});
     for (const Passing& fold : passing_) {
+      const Image& image = *fold.image;
       const std::int64_t entered = cycle - fold.start;  // Column c takes operand entered - c.
-      const std::int64_t depth = fold.image->depth;
-      const std::int64_t end = std::min(cols_, entered + 1);
-      for (std::int64_t c = std::max<std::int64_t>(0, entered - depth + 1); c < end;) {
-        TokenWord& word = tokens[c / word_bits];
-        const std::int64_t word_end = std::min(end, (c / word_bits + 1) * word_bits);
-        std::uint64_t real = 0;
-        std::uint64_t valid = 0;
-        for (; c < word_end; ++c) {
-          const auto at = static_cast<std::size_t>((entered - c) * cols_ + c);
-          values[c] = fold.image->values[at];
-          selects[c] = fold.image->selects[at];
-          valid |= bit_of(c);
-          real |= selects[c] < 0 ? 0 : bit_of(c);
-        }
-        word.valid |= valid;
-        word.real |= real;
+      for (std::int64_t col = 0; col < cols_ && col <= entered; col += image.width) {
+        const std::int64_t line = entered - col;
+        if (line >= image.lines()) continue;
+        const std::int64_t begin = std::max<std::int64_t>(0, line - image.depth + 1);
+        const std::int64_t count = std::min({image.width, cols_ - col, line + 1}) - begin;
+        if (count <= 0) continue;
+        const std::int64_t at = (col / image.width * image.lines() + line) * image.width + begin;
+        std::copy_n(image.values.data() + at, count, values + col + begin);
+        if (!image.selects.empty()) std::copy_n(image.selects.data() + at, count, selects + col + begin);
+        TokenWord& word = tokens[col / word_bits];
+        word.valid |= ~std::uint64_t{0} >> (word_bits - count) << ((col + begin) % word_bits);
+        word.real |= image.real[static_cast<std::size_t>(at / image.width)] << (col % word_bits);
       }
       if (entered < cols_) tokens[entered / word_bits].first |= bit_of(entered);
-      const std::int64_t ending = entered - depth + 1;
+      const std::int64_t ending = entered - image.depth + 1;
       if (ending >= 0) tokens[ending / word_bits].last |= bit_of(ending);
     }
   }
 
  private:
-  /// A fold's operands, (depth, columns).
+  /// A fold's operands as they enter: chunks of `width` columns, in each the operands of one cycle on one
+  /// line, so that operand j of a chunk's column i stands on line i + j.
   struct Image {
     std::int64_t depth;
+    std::int64_t width;  ///< A divisor of 64, no more than the depth: at most half of the places are empty.
     std::vector<Lane> values;
-    std::vector<std::int32_t> selects;
+    std::vector<std::int32_t> selects;  ///< Empty without multiplexers.
+    std::vector<std::uint64_t> real;    ///< One bit per column, from bit 0 of each chunk and line.
+
+    std::int64_t lines() const { return depth + width - 1; }
   };
 
   /// A fold of which some columns have not taken every operand yet.
@@ -88,17 +92,26 @@ class TopEdge {
 
   std::shared_ptr<const Image> draw(std::int64_t fold) const {
     const std::int64_t depth = depths_[static_cast<std::size_t>(fold)];
-    auto image = std::make_shared<Image>(Image{depth, {}, {}});
-    image->values.reserve(static_cast<std::size_t>(depth * cols_));
-    image->selects.reserve(static_cast<std::size_t>(depth * cols_));
-    for (std::int64_t j = 0; j < depth; ++j) {
-      for (std::int64_t c = 0; c < cols_; ++c) {
-        const auto pushed = ops_.pushed(fold, j, c);
-        image->values.push_back(to_lane(pushed.value));
-        image->selects.push_back(pushed.select);
+    const auto widest = static_cast<std::uint64_t>(std::min({depth, cols_, word_bits}));
+    const auto width = static_cast<std::int64_t>(std::bit_floor(widest));
+    Image image{depth, width, {}, {}, {}};
+    const auto lines = static_cast<std::size_t>(ceil_div(cols_, width) * image.lines());
+    const bool selected = ops_.array.slot_members() > 1;
+    image.values.resize(lines * static_cast<std::size_t>(width));
+    image.selects.resize(selected ? image.values.size() : 0);
+    image.real.resize(lines);
+    for (std::int64_t col = 0; col < cols_; ++col) {
+      const std::int64_t i = col % width;
+      std::int64_t line = col / width * image.lines() + i;
+      for (std::int64_t j = 0; j < depth; ++j, ++line) {
+        const auto pushed = ops_.pushed(fold, j, col);
+        const auto at = static_cast<std::size_t>(line * width + i);
+        image.values[at] = to_lane(pushed.value);
+        if (selected) image.selects[at] = pushed.select;
+        image.real[static_cast<std::size_t>(line)] |= pushed.select < 0 ? 0 : bit_of(i);
       }
     }
-    return image;
+    return std::make_shared<const Image>(std::move(image));
   }
 
   const Ops& ops_;
