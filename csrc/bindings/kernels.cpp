@@ -10,11 +10,11 @@
 #include <vector>
 
 #include "base/check.h"
+#include "base/isa.h"
 #include "bindings/bindings.h"
 #include "kernels/bsr.h"
 #include "kernels/conv.h"
 #include "kernels/cuda_backend.h"
-#include "base/isa.h"
 #include "kernels/spmm.h"
 #include "kernels/thread_pool.h"
 

@@ -12,7 +12,9 @@
 
 #include "base/block_grid.h"
 #include "base/check.h"
+#include "base/isa.h"
 #include "bindings/bindings.h"
+#include "sim/array_kernels.h"
 #include "sim/config.h"
 #include "sim/counts.h"
 #include "sim/cycle_engine.h"
@@ -63,15 +65,22 @@ std::vector<FoldStart> starts_of(const Starts& pairs) {
   return starts;
 }
 
+/// isa: empty for the one that resolve_isa chooses; "emulated16" for tests.
+const ArrayKernels& array_of(const std::string& isa) {
+  return isa == "emulated16" ? kEmulated16Array : array_kernels(resolve_isa(isa));
+}
+
 template <class Operand, class Sum>
 std::pair<Counts, Array<Sum>> run_cycle(const ArrayConfig& array, const GridTuple& fields,
                                         const Array<bool>& mask, const Array<Operand>& w,
-                                        const Array<Operand>& x, const std::optional<Starts>& given) {
+                                        const Array<Operand>& x, const std::optional<Starts>& given,
+                                        const std::string& isa) {
   const BlockGrid grid = grid_of(fields);
   require_shape(w, grid.m, grid.k, "weights");
   require(x.ndim() == 2, "inputs", "two dimensions", std::to_string(x.ndim()));
   require_shape(x, grid.k, x.shape(1), "inputs");
   const Layer layer = layer_of(grid, mask, x.shape(1));
+  const ArrayKernels& kernels = array_of(isa);
   std::vector<FoldStart> starts;
   if (given) starts = starts_of(*given);
   Array<Sum> out({grid.m, layer.n});
@@ -81,7 +90,7 @@ std::pair<Counts, Array<Sum>> run_cycle(const ArrayConfig& array, const GridTupl
   Counts counts;
   {
     const py::gil_scoped_release nogil;  // Plain pointers only until the brace closes.
-    counts = simulate_cycle(array, layer, weights, inputs, outputs, given ? &starts : nullptr);
+    counts = simulate_cycle(array, layer, weights, inputs, outputs, kernels, given ? &starts : nullptr);
   }
   return {counts, std::move(out)};
 }
@@ -91,9 +100,24 @@ void bind_simulate_cycle(py::module_& m) {
   m.def(
       "simulate_cycle",
       [](const ArrayConfig& array, const GridTuple& grid, const Array<bool>& mask, const Array<Operand>& w,
-         const Array<Operand>& x) { return run_cycle<Operand, Sum>(array, grid, mask, w, x, std::nullopt); },
+         const Array<Operand>& x) {
+        return run_cycle<Operand, Sum>(array, grid, mask, w, x, std::nullopt, "");
+      },
       py::arg("array"), py::arg("grid"), py::arg("mask").noconvert(), py::arg("w").noconvert(),
       py::arg("x").noconvert(), "Counts and Y, stepped cycle by cycle. See pysim.sim.simulate_gemm.");
+}
+
+template <class Operand, class Sum>
+void bind_simulate_cycle_from(py::module_& m) {
+  m.def(
+      "simulate_cycle_from",
+      [](const ArrayConfig& array, const GridTuple& grid, const Array<bool>& mask, const Array<Operand>& w,
+         const Array<Operand>& x, const std::optional<Starts>& starts,
+         const std::string& isa) { return run_cycle<Operand, Sum>(array, grid, mask, w, x, starts, isa); },
+      py::arg("array"), py::arg("grid"), py::arg("mask").noconvert(), py::arg("w").noconvert(),
+      py::arg("x").noconvert(), py::arg("starts"), py::arg("isa") = "",
+      "simulate_cycle with the folds started as told, to show which starts break a rule, by the instruction "
+      "set that is named.");
 }
 
 void bind_testing(py::module_& m) {
@@ -126,14 +150,8 @@ void bind_testing(py::module_& m) {
       },
       py::arg("array"), py::arg("grid"), py::arg("mask").noconvert(), py::arg("n"),
       "(preload, stream, depth) of every fold.");
-  m.def(
-      "simulate_cycle_from",
-      [](const ArrayConfig& array, const GridTuple& grid, const Array<bool>& mask, const Array<float>& w,
-         const Array<float>& x,
-         const Starts& starts) { return run_cycle<float, float>(array, grid, mask, w, x, starts); },
-      py::arg("array"), py::arg("grid"), py::arg("mask").noconvert(), py::arg("w").noconvert(),
-      py::arg("x").noconvert(), py::arg("starts"),
-      "simulate_cycle with the folds started as told, to show which starts break a rule.");
+  bind_simulate_cycle_from<float, float>(m);
+  bind_simulate_cycle_from<std::int8_t, std::int32_t>(m);
 }
 
 }  // namespace

@@ -76,7 +76,7 @@ std::vector<FoldStart> clock_starts(const ArrayConfig& array, const std::vector<
 
 template <class Operand, class Sum>
 Counts simulate(const ArrayConfig& config, const Layer& layer, const Operand* w, const Operand* x, Sum* y,
-                const std::vector<FoldStart>* given, const ArrayKernels* kernels) {
+                const ArrayKernels& kernels, const std::vector<FoldStart>* given) {
   // Only to refuse a run that would not end; no figure of it is reported.
   require_steppable(config, simulate_event(config, layer).cycles);
   ArrayConfig array = config;
@@ -97,26 +97,25 @@ Counts simulate(const ArrayConfig& config, const Layer& layer, const Operand* w,
   const std::vector<Operand> masked = masked_weights(layer, w);
   std::fill(y, y + layer.grid.m * layer.n, Sum{0});
   const Operands<Operand, Sum> shared{array, layer, list, std::move(block_col), masked.data(), x, y};
-  const ArrayKernels& chosen = kernels != nullptr ? *kernels : array_kernels(resolve_isa(""));
   Counts counts;
   switch (array.dataflow) {
     case Dataflow::ws: {
       const WeightStationaryOperands<Operand, Sum> operands{shared};
       counts = step_all(
-          StationaryArray<Operand, Sum, WeightStationaryOperands<Operand, Sum>>(operands, starts, chosen),
+          StationaryArray<Operand, Sum, WeightStationaryOperands<Operand, Sum>>(operands, starts, kernels),
           limit);
       break;
     }
     case Dataflow::is: {
       const InputStationaryOperands<Operand, Sum> operands{shared};
       counts = step_all(
-          StationaryArray<Operand, Sum, InputStationaryOperands<Operand, Sum>>(operands, starts, chosen),
+          StationaryArray<Operand, Sum, InputStationaryOperands<Operand, Sum>>(operands, starts, kernels),
           limit);
       break;
     }
     case Dataflow::os: {
       const OutputStationaryOperands<Operand, Sum> operands{shared};
-      counts = step_all(OutputStationaryArray<Operand, Sum>(operands, starts, chosen), limit);
+      counts = step_all(OutputStationaryArray<Operand, Sum>(operands, starts, kernels), limit);
       break;
     }
   }
@@ -128,14 +127,14 @@ Counts simulate(const ArrayConfig& config, const Layer& layer, const Operand* w,
 }  // namespace
 
 Counts simulate_cycle(const ArrayConfig& array, const Layer& layer, const float* w, const float* x, float* y,
-                      const std::vector<FoldStart>* starts, const ArrayKernels* kernels) {
-  return simulate<float, float>(array, layer, w, x, y, starts, kernels);
+                      const ArrayKernels& kernels, const std::vector<FoldStart>* starts) {
+  return simulate<float, float>(array, layer, w, x, y, kernels, starts);
 }
 
 Counts simulate_cycle(const ArrayConfig& array, const Layer& layer, const std::int8_t* w,
-                      const std::int8_t* x, std::int32_t* y, const std::vector<FoldStart>* starts,
-                      const ArrayKernels* kernels) {
-  return simulate<std::int8_t, std::int32_t>(array, layer, w, x, y, starts, kernels);
+                      const std::int8_t* x, std::int32_t* y, const ArrayKernels& kernels,
+                      const std::vector<FoldStart>* starts) {
+  return simulate<std::int8_t, std::int32_t>(array, layer, w, x, y, kernels, starts);
 }
 
 std::vector<ScheduledFold> schedule_folds(const ArrayConfig& array, const Layer& layer) {

@@ -18,15 +18,15 @@ namespace pysim {
 /// Sums are taken in a fixed order: `os` in the order of the lanes; `ws` and `is` from the top row down
 /// within a fold, then fold after fold. float32 rounds after every product and sum; int32 wraps.
 ///
+/// kernels: of any instruction set; what comes back is the same from all.
 /// starts: null for the start rules of FoldClock, or one start per fold (tests try earlier ones).
-/// kernels: null for those of the instruction set that resolve_isa("") chooses; what comes back is the same.
 /// Throws std::invalid_argument if the arguments are out of range, or if stepping would take more than
 /// 2^34 PE-steps; std::logic_error if a register is overwritten before it has been read.
 Counts simulate_cycle(const ArrayConfig& array, const Layer& layer, const float* w, const float* x, float* y,
-                      const std::vector<FoldStart>* starts = nullptr, const ArrayKernels* kernels = nullptr);
+                      const ArrayKernels& kernels, const std::vector<FoldStart>* starts = nullptr);
 Counts simulate_cycle(const ArrayConfig& array, const Layer& layer, const std::int8_t* w,
-                      const std::int8_t* x, std::int32_t* y, const std::vector<FoldStart>* starts = nullptr,
-                      const ArrayKernels* kernels = nullptr);
+                      const std::int8_t* x, std::int32_t* y, const ArrayKernels& kernels,
+                      const std::vector<FoldStart>* starts = nullptr);
 
 /// One fold's depth and start, for tests of the start rules.
 struct ScheduledFold {

@@ -57,7 +57,7 @@ class LeftEdge {
         tokens_(rows_, words_),
         in_use_(static_cast<std::size_t>(words_), ~std::uint64_t{0}),
         work_(static_cast<std::size_t>(rows_), RowWork::none),
-        steady_(static_cast<std::size_t>(rows_), 0),
+        steady_(static_cast<std::size_t>(rows_), unsteady),
         fed_(static_cast<std::size_t>(words_), 0),
         x_(members_ * rows_, pitch_),
         entering_(members_, rows_),
@@ -76,7 +76,7 @@ class LeftEdge {
 
   /// Whether every PE of row r holds an operand, none the first or last of its fold, and the last cycle left
   /// all tokens as they were.
-  bool is_steady(std::int64_t r) const { return steady_[static_cast<std::size_t>(r)] != 0; }
+  bool is_steady(std::int64_t r) const { return steady_[static_cast<std::size_t>(r)] != unsteady; }
 
   /// Lets operands into row r and those above it for as long as they are steady, stay so, and may(row).
   /// Returns the first row that is not, -1 if there is none.
@@ -84,13 +84,16 @@ class LeftEdge {
   std::int64_t enter_steady_rows(std::int64_t r, May&& may) {
     const std::uint8_t* const steady = steady_.data();
     if (!lone_) {
-      while (r >= 0 && steady[r] != 0 && edge_.beat(r).is_inner() && may(r) && feed_steadily(r)) --r;
+      while (r >= 0 && steady[r] != unsteady && edge_.beat(r).is_inner() && may(r) && feed_steadily(r)) --r;
       return r;
     }
     Line* const lines = lines_.data();
     Lane* const entering = entering_.data();
-    for (; r >= 0 && steady[r] != 0 && edge_.beat(r).is_inner() && may(r); --r) {
-      entering[r] = value_of(lines[r].take());  // All operands of a fold are real here, or none.
+    for (; r >= 0 && steady[r] != unsteady && edge_.beat(r).is_inner() && may(r); --r) {
+      const Operand* const operand = lines[r].peek();
+      if ((operand != nullptr) != (steady[r] == all_real)) break;
+      ++lines[r].next;
+      entering[r] = value_of(operand);
     }
     return r;
   }
@@ -105,37 +108,7 @@ class LeftEdge {
   ///
   /// partner: the tokens of what row r's operands meet in this cycle.
   Entered enter(std::int64_t r, const TokenWord* partner) {
-    const Beat& beat = edge_.beat(r);
-    TokenWord* const row = tokens_.row(r);
-    const std::uint64_t* const in_use = in_use_.data();
-    TokenWord left{beat.fold >= 0, beat.first, beat.last, 0};  // Bit 0 of each.
-    std::uint64_t any = 0;
-    std::uint64_t missing = 0;
-    std::uint64_t edges = 0;
-    std::uint64_t differ = 0;
-    for (std::int64_t i = 0; i < words_; ++i) {
-      const TokenWord was = row[i];
-      const std::uint64_t valid = (was.valid << 1 | left.valid) & in_use[i];
-      const std::uint64_t first = (was.first << 1 | left.first) & in_use[i];
-      const std::uint64_t last = (was.last << 1 | left.last) & in_use[i];
-      const std::uint64_t real = (was.real << 1 | left.real) & in_use[i];
-      row[i] = {valid, first, last, real};
-      left = {was.valid >> 63, was.first >> 63, was.last >> 63, was.real >> 63};
-      any |= valid;
-      missing |= valid ^ in_use[i];
-      edges |= first | last;
-      differ |= (valid ^ partner[i].valid) | (first ^ partner[i].first) | (last ^ partner[i].last);
-    }
-    const RowWork work = any == 0 ? RowWork::none : edges == 0 ? RowWork::multiply : RowWork::edge;
-    work_[static_cast<std::size_t>(r)] = work;
-    bool alike = lone_;
-    if (lone_) {
-      feed_lone(r, beat);
-    } else if (work != RowWork::none) {
-      alike = feed_groups(r);
-    }
-    steady_[static_cast<std::size_t>(r)] = (missing | edges) == 0 && alike;
-    return {work, differ == 0};
+    return words_ == 1 ? enter_words(r, partner, 1) : enter_words(r, partner, words_);
   }
 
   MovingInputs<Lane> inputs() {
@@ -152,24 +125,59 @@ class LeftEdge {
   }
 
  private:
+  /// What makes a row steady. Where groups or multiplexers share it, `all_real` says only that no token
+  /// changes.
+  static constexpr std::uint8_t unsteady = 0, all_real = 1, none_real = 2;
+
   /// One multiplexer line of a feeder.
   struct Line {
     Stream<const Operand> stream;
     std::int64_t next = 0;
 
     /// The next operand; null if the line carries none.
+    const Operand* peek() const { return stream.at(next); }
     const Operand* take() { return stream.at(next++); }
   };
 
+  [[gnu::always_inline]] Entered enter_words(std::int64_t r, const TokenWord* partner, std::int64_t words) {
+    const Beat& beat = edge_.beat(r);
+    TokenWord* const row = tokens_.row(r);
+    const std::uint64_t* const in_use = in_use_.data();
+    TokenWord left{beat.fold >= 0, beat.first, beat.last, lone_ && feed_lone(r, beat)};  // Bit 0 of each.
+    std::uint64_t any = 0, missing = 0, edges = 0, differ = 0, any_real = 0, missing_real = 0;
+    for (std::int64_t i = 0; i < words; ++i) {
+      const TokenWord was = row[i];
+      const std::uint64_t valid = (was.valid << 1 | left.valid) & in_use[i];
+      const std::uint64_t first = (was.first << 1 | left.first) & in_use[i];
+      const std::uint64_t last = (was.last << 1 | left.last) & in_use[i];
+      const std::uint64_t real = (was.real << 1 | left.real) & in_use[i];
+      row[i] = {valid, first, last, real};
+      left = {was.valid >> 63, was.first >> 63, was.last >> 63, was.real >> 63};
+      any |= valid;
+      missing |= valid ^ in_use[i];
+      edges |= first | last;
+      differ |= (valid ^ partner[i].valid) | (first ^ partner[i].first) | (last ^ partner[i].last);
+      any_real |= real;
+      missing_real |= real ^ in_use[i];
+    }
+    const RowWork work = any == 0 ? RowWork::none : edges == 0 ? RowWork::multiply : RowWork::edge;
+    work_[static_cast<std::size_t>(r)] = work;
+    std::uint8_t& steady = steady_[static_cast<std::size_t>(r)];
+    steady = missing_real == 0 ? all_real : any_real == 0 ? none_real : unsteady;
+    if (!lone_ && any != 0) steady = feed_groups(r) ? all_real : unsteady;
+    if ((missing | edges) != 0) steady = unsteady;
+    return {work, differ == 0};
+  }
+
   static Lane value_of(const Operand* operand) { return operand != nullptr ? to_lane(*operand) : Lane{0}; }
 
-  /// A row's only feeder, without multiplexers.
-  void feed_lone(std::int64_t r, const Beat& beat) {
+  /// A row's only feeder, without multiplexers. Whether its operand is real.
+  bool feed_lone(std::int64_t r, const Beat& beat) {
     Line& line = lines_[static_cast<std::size_t>(r)];
     if (beat.first) line = {ops_.stream(beat.fold, 0, r, 0), 0};
     const Operand* const operand = beat.fold >= 0 ? line.take() : nullptr;
     entering_.row(0)[r] = value_of(operand);
-    tokens_.row(r)->real |= operand != nullptr ? 1 : 0;
+    return operand != nullptr;
   }
 
   /// What belongs to the token at each feeder's first column. Whether all of a group's tokens are then alike
