@@ -84,12 +84,12 @@ class LeftEdge {
   std::int64_t enter_steady_rows(std::int64_t r, May&& may) {
     const std::uint8_t* const steady = steady_.data();
     if (!lone_) {
-      while (r >= 0 && steady[r] != unsteady && edge_.beat(r).is_inner() && may(r) && feed_steadily(r)) --r;
+      while (r >= 0 && steady[r] != unsteady && edge_.beat(r).inner && may(r) && feed_steadily(r)) --r;
       return r;
     }
     Line* const lines = lines_.data();
     Lane* const entering = entering_.data();
-    for (; r >= 0 && steady[r] != unsteady && edge_.beat(r).is_inner() && may(r); --r) {
+    for (; r >= 0 && steady[r] != unsteady && edge_.beat(r).inner && may(r); --r) {
       const Operand* const operand = lines[r].peek();
       if ((operand != nullptr) != (steady[r] == all_real)) break;
       ++lines[r].next;

@@ -77,11 +77,6 @@ void each_col(std::uint64_t bits, std::int64_t word, Visit&& visit) {
   for (; bits != 0; bits &= bits - 1) visit(begin + std::countr_zero(bits));
 }
 
-/// Whether the tokens of two registers belong to the same element.
-inline bool same_element(const TokenWord& a, const TokenWord& b) {
-  return ((a.valid ^ b.valid) | (a.first ^ b.first) | (a.last ^ b.last)) == 0;
-}
-
 /// std::popcount would be a call into a library where the build is for CPUs without the instruction.
 inline std::int64_t count_ones(std::uint64_t word) {
   word -= word >> 1 & 0x5555555555555555;
@@ -123,8 +118,7 @@ struct Beat {
   std::int64_t index = 0;
   bool first = false;
   bool last = false;
-
-  bool is_inner() const { return fold >= 0 && !first && !last; }
+  bool inner = false;  ///< An operand, but neither the first nor the last of its fold.
 };
 
 /// When operands enter the ports along one edge of the array. Port 0 takes operand j of a fold j cycles after
@@ -151,7 +145,9 @@ class Edge {
                              std::to_string(fold_) + " starts too early");
     }
     const std::int64_t depth = depths_[fold_];
-    beats_[at_] = {static_cast<std::int64_t>(fold_), index_, index_ == 0, index_ == depth - 1};
+    const bool first = index_ == 0;
+    const bool last = index_ == depth - 1;
+    beats_[at_] = {static_cast<std::int64_t>(fold_), index_, first, last, !first && !last};
     if (++index_ == depth) {
       ++fold_;
       index_ = 0;
