@@ -112,10 +112,9 @@ class WorkCount {
   std::int64_t macs_ = 0;
 };
 
-/// An operand that enters a port: of which fold, and which of its operands. No operand if `fold` is below 0.
+/// An operand that enters a port, and of which fold it is. No operand if `fold` is below 0.
 struct Beat {
   std::int64_t fold = -1;
-  std::int64_t index = 0;
   bool first = false;
   bool last = false;
   bool inner = false;  ///< An operand, but neither the first nor the last of its fold.
@@ -147,7 +146,7 @@ class Edge {
     const std::int64_t depth = depths_[fold_];
     const bool first = index_ == 0;
     const bool last = index_ == depth - 1;
-    beats_[at_] = {static_cast<std::int64_t>(fold_), index_, first, last, !first && !last};
+    beats_[at_] = {static_cast<std::int64_t>(fold_), first, last, !first && !last};
     if (++index_ == depth) {
       ++fold_;
       index_ = 0;
