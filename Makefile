@@ -2,9 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-CXX_SOURCES = $(shell git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.cu')
+CXX_SOURCES = $(shell git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.cu' 'tests/rtl/*.cpp')
 
-.PHONY: run test test-slow lint format wheel bench clean help
+.PHONY: run test test-slow lint format wheel bench rtl-area clean help
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -20,6 +20,9 @@ test-slow: $(VENV)/.installed-test ## The tests that take minutes
 
 bench: $(VENV)/.installed-test ## Benchmarks, each with its goal; leave the machine alone meanwhile
 	$(BIN)/python -m tests.bench
+
+rtl-area: $(VENV)/.installed-test ## Cells of a PE and of the skip logic, by yosys
+	$(BIN)/python -m tests.rtl.area
 
 lint: $(VENV)/.installed-lint ## ruff, mypy, clang-format, and a build with warnings as errors
 	$(BIN)/ruff check .

@@ -9,10 +9,11 @@ __version__ = "0.1.0"
 # Looked up on first use: `import pysim` stays instant, and torch is loaded only by what needs it.
 _EXPORTS = {
     "Accelerator": "pysim.config",
+    "compress": "pysim.sparse",
     "simulate_gemm": "pysim.sim",
 }
 
-__all__ = ["Accelerator", "__version__", "simulate_gemm"]
+__all__ = ["Accelerator", "__version__", "compress", "simulate_gemm"]
 
 
 def __getattr__(name: str) -> object:

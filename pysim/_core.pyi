@@ -7,6 +7,59 @@ import numpy.typing as npt
 
 _Grid: TypeAlias = tuple[int, int, int, int, int]  # m, k, positions, block height, block width
 
+# Input height and width, output height and width, then (y, x) of kernel, stride, padding and dilation.
+_Conv: TypeAlias = tuple[int, int, int, int, int, int, int, int, int, int, int, int]
+
+class MemoryConfig:
+    def __init__(
+        self,
+        *,
+        input_capacity: int,
+        weight_capacity: int,
+        output_capacity: int,
+        bandwidth: int,
+        latency: int,
+        input_bits: int,
+        weight_bits: int,
+        output_bits: int,
+        accumulator_bits: int,
+        index_bits: int,
+    ) -> None: ...
+
+class MemoryCounts:
+    @property
+    def compute_cycles(self) -> int: ...
+    @property
+    def stall_weight_cycles(self) -> int: ...
+    @property
+    def stall_input_cycles(self) -> int: ...
+    @property
+    def stall_output_cycles(self) -> int: ...
+    @property
+    def input_bytes(self) -> int: ...
+    @property
+    def weight_bytes(self) -> int: ...
+    @property
+    def index_bytes(self) -> int: ...
+    @property
+    def output_bytes(self) -> int: ...
+    @property
+    def spill_bytes(self) -> int: ...
+    @property
+    def reload_bytes(self) -> int: ...
+    @property
+    def input_reads(self) -> int: ...
+    @property
+    def input_writes(self) -> int: ...
+    @property
+    def weight_reads(self) -> int: ...
+    @property
+    def weight_writes(self) -> int: ...
+    @property
+    def output_reads(self) -> int: ...
+    @property
+    def output_writes(self) -> int: ...
+
 class ArrayConfig:
     def __init__(
         self,
@@ -18,6 +71,7 @@ class ArrayConfig:
         pipelining: str,
         mux: int,
         group_cols: int,
+        cores: int = 1,
     ) -> None: ...
 
 class Counts:
@@ -33,8 +87,26 @@ class Counts:
     def kept_macs(self) -> int: ...
     @property
     def padded_macs(self) -> int: ...
+    @property
+    def memory(self) -> MemoryCounts | None: ...
 
-def simulate_event(array: ArrayConfig, grid: _Grid, mask: npt.NDArray[np.bool_], n: int) -> Counts: ...
+def simulate_event(
+    array: ArrayConfig,
+    grid: _Grid,
+    mask: npt.NDArray[np.bool_],
+    n: int,
+    memory: MemoryConfig | None = None,
+    conv: _Conv | None = None,
+) -> Counts: ...
+def list_timeline(
+    array: ArrayConfig,
+    grid: _Grid,
+    mask: npt.NDArray[np.bool_],
+    n: int,
+    memory: MemoryConfig | None,
+    conv: _Conv | None,
+    max_rows: int,
+) -> tuple[dict[str, npt.NDArray[np.int64]], int, bool]: ...
 @overload
 def simulate_cycle(
     array: ArrayConfig,
@@ -42,6 +114,8 @@ def simulate_cycle(
     mask: npt.NDArray[np.bool_],
     w: npt.NDArray[np.float32],
     x: npt.NDArray[np.float32],
+    memory: MemoryConfig | None = None,
+    conv: _Conv | None = None,
 ) -> tuple[Counts, npt.NDArray[np.float32]]: ...
 @overload
 def simulate_cycle(
@@ -50,6 +124,8 @@ def simulate_cycle(
     mask: npt.NDArray[np.bool_],
     w: npt.NDArray[np.int8],
     x: npt.NDArray[np.int8],
+    memory: MemoryConfig | None = None,
+    conv: _Conv | None = None,
 ) -> tuple[Counts, npt.NDArray[np.int32]]: ...
 
 # csrc/kernels: block-sparse products on this machine.
@@ -64,16 +140,39 @@ class SpmmPlan:
         col_idx: npt.NDArray[np.int32],
         values: npt.NDArray[np.float32],
         *,
+        bias: list[float] | None = None,
+        relu: bool = False,
+        trainable: bool = False,
+        transposed: bool = False,
         isa: str,
         threads: int,
     ) -> None: ...
     @property
     def isa(self) -> str: ...
-    def run(self, x: npt.NDArray[np.float32], y: npt.NDArray[np.float32]) -> None: ...
+    def run(
+        self,
+        x: npt.NDArray[np.float32],
+        y: npt.NDArray[np.float32],
+        residual: npt.NDArray[np.float32] | None = None,
+    ) -> None: ...
+    def weight_gradient(
+        self, dy: npt.NDArray[np.float32], x: npt.NDArray[np.float32], values: npt.NDArray[np.float32]
+    ) -> None: ...
 
 class ConvPlan:
-    def run(self, x: npt.NDArray[np.float32], y: npt.NDArray[np.float32]) -> None: ...
+    def run(
+        self,
+        x: npt.NDArray[np.float32],
+        y: npt.NDArray[np.float32],
+        residual: npt.NDArray[np.float32] | None = None,
+    ) -> None: ...
     def out_shape(self, batch: int) -> list[int]: ...
+    def weight_gradient(
+        self, dy: npt.NDArray[np.float32], x: npt.NDArray[np.float32], values: list[npt.NDArray[np.float32]]
+    ) -> None: ...
+
+class ConvInputGradient:
+    def run(self, dy: npt.NDArray[np.float32], dx: npt.NDArray[np.float32]) -> None: ...
 
 class ConvWeights:
     def __init__(
@@ -85,12 +184,15 @@ class ConvWeights:
         padding: tuple[int, int],
         dilation: tuple[int, int],
         bias: list[float] | None,
+        relu: bool = False,
+        trainable: bool = False,
         isa: str,
         threads: int,
     ) -> None: ...
     @property
     def isa(self) -> str: ...
     def plan(self, height: int, width: int) -> ConvPlan: ...
+    def input_gradient(self, height: int, width: int) -> ConvInputGradient: ...
 
 def check_bsr(
     grid: _Grid,

@@ -30,3 +30,7 @@ class ModelError(PysimError):
 
 class ShapeError(PysimError):
     """An array has the wrong shape, type or layout."""
+
+
+class PysimWarning(UserWarning):
+    """Something that a result depends on and that its reader should know; the command line prints it."""

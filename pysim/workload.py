@@ -197,19 +197,22 @@ class Layer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnmappedOp:
-    """Work in the network that is not a matrix product and so is not simulated.
+    """Work in the network that is not a matrix product and so is not done by the array.
 
     Args:
         module: Path of the module that ran it.
         op: The operator's name, as in ``relu``.
         operations: Elements read or written, whichever is more: one operation each, by definition.
         calls: How often it ran.
+        foldable: A batch norm that directly follows a layer with weights: an accelerator runs those weights
+            scaled, and its bias, at no cost.
     """
 
     module: str
     op: str
     operations: int
     calls: int = 1
+    foldable: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

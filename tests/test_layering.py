@@ -29,7 +29,8 @@ ALLOWED = {
     "lowering": _PLAIN | {"sparse"},
     "training": _PLAIN | {"data", "pruning"},
     "store": _PLAIN,
-    "runner": _PLAIN | {"models", "data", "sparse", "sim", "pruning", "lowering", "training", "store"},
+    "runner": _PLAIN
+    | {"energy", "models", "data", "sparse", "sim", "pruning", "lowering", "training", "store"},
     "report": _PLAIN | {"store"},
     "cli": _BASE | {"config", "energy", "runner", "report"},
 }

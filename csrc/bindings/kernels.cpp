@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/check.h"
@@ -14,6 +15,7 @@
 #include "bindings/bindings.h"
 #include "kernels/bsr.h"
 #include "kernels/conv.h"
+#include "kernels/conv_gradient.h"
 #include "kernels/cuda_backend.h"
 #include "kernels/spmm.h"
 #include "kernels/thread_pool.h"
@@ -124,29 +126,67 @@ bool overlap(const F32& a, const F32& b) {
   return a_begin < b_end && b_begin < a_end;
 }
 
+void require_apart(const F32& a, const F32& b, const char* where, const char* expected) {
+  if (overlap(a, b)) require(false, where, expected, "an overlap");
+}
+
+using ValuesShape = std::array<py::ssize_t, 3>;  // nnz_blocks, bh, bw
+
+void require_values(const F32& values, const ValuesShape& shape, const char* where) {
+  require_contiguous(values, 3, where);
+  require_aligned(values, where);
+  if (!std::equal(shape.begin(), shape.end(), values.shape()))
+    require(false, where, "one value for each stored weight", "another shape");
+}
+
 struct BoundSpmm {
   SpmmPlan plan;
+  ValuesShape values_shape;
   std::string isa;
 
-  void run(const F32& x, F32& y) const {
+  void run(const F32& x, F32& y, const std::optional<F32>& residual) const {
     const std::int64_t x_pitch = row_pitch(x, plan.k(), "spmm input");
     const std::int64_t n = x.shape(1);
     const std::int64_t y_pitch = row_pitch(y, plan.m(), "spmm output");
     if (y.shape(1) != n) {
       require(false, "spmm output", std::to_string(n) + " columns", std::to_string(y.shape(1)));
     }
-    if (overlap(x, y)) require(false, "spmm output", "memory apart from the input", "an overlap");
+    require_apart(x, y, "spmm output", "memory apart from the input");
+    std::int64_t residual_pitch = 0;
+    if (residual) {
+      residual_pitch = row_pitch(*residual, plan.m(), "spmm residual");
+      if (residual->shape(1) != n)
+        require(false, "spmm residual", std::to_string(n) + " columns", std::to_string(residual->shape(1)));
+      require_apart(*residual, y, "spmm output", "memory apart from the residual");
+    }
+    const float* const added = residual ? residual->data() : nullptr;
     const float* const from = x.data();
     float* const to = y.mutable_data();
     const py::gil_scoped_release nogil;
-    plan.run(from, x_pitch, n, to, y_pitch);
+    plan.run(from, x_pitch, n, added, residual_pitch, to, y_pitch);
+  }
+
+  void weight_gradient(const F32& dy, const F32& x, F32& values) const {
+    const std::int64_t x_pitch = row_pitch(x, plan.k(), "spmm input");
+    const std::int64_t dy_pitch = row_pitch(dy, plan.m(), "spmm output gradient");
+    const std::int64_t n = x.shape(1);
+    if (dy.shape(1) != n)
+      require(false, "spmm output gradient", std::to_string(n) + " columns", std::to_string(dy.shape(1)));
+    require_values(values, values_shape, "spmm weight gradient");
+    float* const to = values.mutable_data();
+    const std::int64_t count = values.size();
+    const float* const from_dy = dy.data();
+    const float* const from_x = x.data();
+    const py::gil_scoped_release nogil;
+    plan.weight_gradient(from_dy, dy_pitch, from_x, x_pitch, n, to, count);
   }
 };
 
 struct BoundConv {
   ConvPlan plan;
+  std::vector<ValuesShape> values_shapes;
 
-  void run(const F32& x, F32& y) const {
+  void run(const F32& x, F32& y, const std::optional<F32>& residual) const {
     require_contiguous(x, 4, "convolution input");
     require_contiguous(y, 4, "convolution output");
     require_aligned(x, "convolution input");
@@ -154,9 +194,60 @@ struct BoundConv {
     const py::ssize_t batch = x.shape(0);
     require_shape(x, plan.in_shape(batch), "convolution input");
     require_shape(y, plan.out_shape(batch), "convolution output");
-    if (overlap(x, y)) require(false, "convolution output", "memory apart from the input", "an overlap");
+    require_apart(x, y, "convolution output", "memory apart from the input");
+    if (residual) {
+      require_contiguous(*residual, 4, "convolution residual");
+      require_aligned(*residual, "convolution residual");
+      require_shape(*residual, plan.out_shape(batch), "convolution residual");
+      require_apart(*residual, y, "convolution output", "memory apart from the residual");
+    }
+    const float* const added = residual ? residual->data() : nullptr;
     const float* const from = x.data();
     float* const to = y.mutable_data();
+    const py::gil_scoped_release nogil;
+    plan.run(from, batch, added, to);
+  }
+
+  void weight_gradient(const F32& dy, const F32& x, std::vector<F32> values) const {
+    require_contiguous(x, 4, "convolution input");
+    require_contiguous(dy, 4, "convolution output gradient");
+    require_aligned(x, "convolution input");
+    require_aligned(dy, "convolution output gradient");
+    const py::ssize_t batch = x.shape(0);
+    require_shape(x, plan.in_shape(batch), "convolution input");
+    require_shape(dy, plan.out_shape(batch), "convolution output gradient");
+    if (values.size() != values_shapes.size())
+      require(false, "convolution weight gradient", "one array for each group",
+              std::to_string(values.size()));
+    std::vector<float*> to;
+    std::vector<std::int64_t> counts;
+    for (std::size_t g = 0; g < values.size(); ++g) {
+      require_values(values[g], values_shapes[g], "convolution weight gradient");
+      to.push_back(values[g].mutable_data());
+      counts.push_back(values[g].size());
+    }
+    const float* const from_dy = dy.data();
+    const float* const from_x = x.data();
+    const py::gil_scoped_release nogil;
+    plan.weight_gradient(from_x, batch, from_dy, to, counts);
+  }
+};
+
+struct BoundConvInputGradient {
+  ConvInputGradient plan;
+  ConvPlan forward;
+
+  void run(const F32& dy, F32& dx) const {
+    require_contiguous(dy, 4, "convolution output gradient");
+    require_contiguous(dx, 4, "convolution input gradient");
+    require_aligned(dy, "convolution output gradient");
+    require_aligned(dx, "convolution input gradient");
+    const py::ssize_t batch = dy.shape(0);
+    require_shape(dy, forward.out_shape(batch), "convolution output gradient");
+    require_shape(dx, forward.in_shape(batch), "convolution input gradient");
+    require_apart(dy, dx, "convolution input gradient", "memory apart from the output gradient");
+    const float* const from = dy.data();
+    float* const to = dx.mutable_data();
     const py::gil_scoped_release nogil;
     plan.run(from, batch, to);
   }
@@ -166,26 +257,33 @@ struct BoundConv {
 struct BoundConvWeights {
   std::shared_ptr<const ConvWeights> weights;
   const KernelTable& kernels;
+  std::vector<ValuesShape> values_shapes;
   std::string isa;
   int threads;
 
   BoundConv plan(std::int64_t height, std::int64_t width) const {
-    return {ConvPlan(weights, height, width, kernels, threads)};
+    return {ConvPlan(weights, height, width, kernels, threads), values_shapes};
+  }
+  BoundConvInputGradient input_gradient(std::int64_t height, std::int64_t width) const {
+    return {ConvInputGradient(weights, height, width, kernels, threads),
+            ConvPlan(weights, height, width, kernels, threads)};
   }
 };
 
 BoundConvWeights make_conv_weights(const std::vector<std::tuple<GridTuple, I64, I32, F32>>& groups,
                                    const Pair& kernel, const Pair& stride, const Pair& padding,
                                    const Pair& dilation, const std::optional<std::vector<float>>& bias,
-                                   const std::string& isa, int threads) {
+                                   bool relu, bool trainable, const std::string& isa, int threads) {
   std::vector<BsrView> views;
+  std::vector<ValuesShape> shapes;
   for (const auto& [grid, row_ptr, col_idx, values] : groups) {
     views.push_back(view_bsr(grid, row_ptr, col_idx, values));
+    shapes.push_back({values.shape(0), values.shape(1), values.shape(2)});
   }
   check_threads(threads, "convolution");
   return {std::make_shared<const ConvWeights>(views, ConvWindow{kernel, stride, padding, dilation},
-                                              bias.value_or(std::vector<float>{})),
-          table_of(isa), resolved_name(isa), threads};
+                                              bias.value_or(std::vector<float>{}), relu, trainable),
+          table_of(isa), std::move(shapes), resolved_name(isa), threads};
 }
 
 }  // namespace
@@ -193,24 +291,43 @@ BoundConvWeights make_conv_weights(const std::vector<std::tuple<GridTuple, I64, 
 void bind_kernels(py::module_& m) {
   py::class_<BoundSpmm>(m, "SpmmPlan", "See pysim.sparse.SpmmPlan.")
       .def(py::init([](const GridTuple& grid, const I64& row_ptr, const I32& col_idx, const F32& values,
-                       const std::string& isa, int threads) {
-             return BoundSpmm{SpmmPlan(view_bsr(grid, row_ptr, col_idx, values), table_of(isa), threads),
-                              resolved_name(isa)};
+                       const std::optional<std::vector<float>>& bias, bool relu, bool trainable,
+                       bool transposed, const std::string& isa, int threads) {
+             const SpmmPlan::Form form = transposed  ? SpmmPlan::Form::transposed
+                                         : trainable ? SpmmPlan::Form::trainable
+                                                     : SpmmPlan::Form::plain;
+             const BsrView view = view_bsr(grid, row_ptr, col_idx, values);
+             return BoundSpmm{
+                 SpmmPlan(view, form, bias.value_or(std::vector<float>{}), relu, table_of(isa), threads),
+                 {values.shape(0), values.shape(1), values.shape(2)},
+                 resolved_name(isa)};
            }),
            py::arg("grid"), py::arg("row_ptr").noconvert(), py::arg("col_idx").noconvert(),
-           py::arg("values").noconvert(), py::kw_only(), py::arg("isa"), py::arg("threads"))
-      .def("run", &BoundSpmm::run, py::arg("x").noconvert(), py::arg("y").noconvert())
+           py::arg("values").noconvert(), py::kw_only(), py::arg("bias") = py::none(),
+           py::arg("relu") = false, py::arg("trainable") = false, py::arg("transposed") = false,
+           py::arg("isa"), py::arg("threads"))
+      .def("weight_gradient", &BoundSpmm::weight_gradient, py::arg("dy").noconvert(),
+           py::arg("x").noconvert(), py::arg("values").noconvert())
+      .def("run", &BoundSpmm::run, py::arg("x").noconvert(), py::arg("y").noconvert(),
+           py::arg("residual").noconvert() = py::none())
       .def_readonly("isa", &BoundSpmm::isa);
 
   py::class_<BoundConv>(m, "ConvPlan", "A convolution for one image size.")
-      .def("run", &BoundConv::run, py::arg("x").noconvert(), py::arg("y").noconvert())
+      .def("run", &BoundConv::run, py::arg("x").noconvert(), py::arg("y").noconvert(),
+           py::arg("residual").noconvert() = py::none())
+      .def("weight_gradient", &BoundConv::weight_gradient, py::arg("dy").noconvert(),
+           py::arg("x").noconvert(), py::arg("values").noconvert())
       .def("out_shape", [](const BoundConv& conv, std::int64_t batch) { return conv.plan.out_shape(batch); });
+
+  py::class_<BoundConvInputGradient>(m, "ConvInputGradient", "Its input's gradient, for one image size.")
+      .def("run", &BoundConvInputGradient::run, py::arg("dy").noconvert(), py::arg("dx").noconvert());
 
   py::class_<BoundConvWeights>(m, "ConvWeights", "See pysim.sparse.ConvPlan.")
       .def(py::init(&make_conv_weights), py::arg("groups"), py::kw_only(), py::arg("kernel"),
-           py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("bias"), py::arg("isa"),
-           py::arg("threads"))
+           py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("bias"),
+           py::arg("relu") = false, py::arg("trainable") = false, py::arg("isa"), py::arg("threads"))
       .def("plan", &BoundConvWeights::plan, py::arg("height"), py::arg("width"))
+      .def("input_gradient", &BoundConvWeights::input_gradient, py::arg("height"), py::arg("width"))
       .def_readonly("isa", &BoundConvWeights::isa);
 
   m.def(

@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <array>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -20,6 +21,8 @@
 #include "sim/cycle_engine.h"
 #include "sim/event_engine.h"
 #include "sim/folding.h"
+#include "sim/memory_config.h"
+#include "sim/timeline.h"
 
 namespace py = pybind11;
 
@@ -34,6 +37,15 @@ using GridTuple = std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int6
 
 /// (preload, stream) of each fold.
 using Starts = std::vector<std::pair<std::int64_t, std::int64_t>>;
+
+/// Input height and width, output height and width, then (y, x) of kernel, stride, padding and dilation.
+using ConvTuple = std::array<std::int64_t, 12>;
+
+ConvShape conv_of(const std::optional<ConvTuple>& given) {
+  if (!given) return {};
+  const ConvTuple& at = *given;
+  return {at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7], at[8], at[9], at[10], at[11]};
+}
 
 BlockGrid grid_of(const GridTuple& fields) {
   const auto [m, k, positions, bh, bw] = fields;
@@ -53,16 +65,32 @@ void require_shape(const py::array& array, std::int64_t rows, std::int64_t cols,
           "(" + got + ")");
 }
 
-Layer layer_of(const BlockGrid& grid, const Array<bool>& mask, std::int64_t n) {
+Layer layer_of(const BlockGrid& grid, const Array<bool>& mask, std::int64_t n,
+               const std::optional<ConvTuple>& conv = std::nullopt) {
   require_shape(mask, grid.block_rows(), grid.block_cols(), "block mask");
   require(n >= 1, "layer", "n of at least 1", std::to_string(n));
-  return {grid, reinterpret_cast<const std::uint8_t*>(mask.data()), n};
+  if (conv) require((*conv)[0] >= 1, "convolution height", "at least 1", std::to_string((*conv)[0]));
+  return {grid, reinterpret_cast<const std::uint8_t*>(mask.data()), n, conv_of(conv)};
 }
 
 std::vector<FoldStart> starts_of(const Starts& pairs) {
   std::vector<FoldStart> starts;
   for (const auto& [preload, stream] : pairs) starts.push_back({preload, stream});
   return starts;
+}
+
+/// Ends a run that the user has interrupted. Python gives signals to the main thread alone; a run in another
+/// thread ends while the main thread handles its KeyboardInterrupt, which may be waiting for that very run.
+void raise_interrupt() {
+  const py::gil_scoped_acquire gil;
+  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+  const py::object main = py::module_::import("threading").attr("main_thread")().attr("ident");
+  const py::dict handled = py::module_::import("sys").attr("_current_exceptions")();
+  if (!handled.contains(main)) return;
+  const py::object exception = handled[main];
+  if (PyErr_GivenExceptionMatches(exception.ptr(), PyExc_KeyboardInterrupt) == 0) return;
+  PyErr_SetNone(PyExc_KeyboardInterrupt);
+  throw py::error_already_set();
 }
 
 /// isa: empty for the one that resolve_isa chooses; "emulated16" for tests.
@@ -73,13 +101,14 @@ const ArrayKernels& array_of(const std::string& isa) {
 template <class Operand, class Sum>
 std::pair<Counts, Array<Sum>> run_cycle(const ArrayConfig& array, const GridTuple& fields,
                                         const Array<bool>& mask, const Array<Operand>& w,
-                                        const Array<Operand>& x, const std::optional<Starts>& given,
-                                        const std::string& isa) {
+                                        const Array<Operand>& x, const MemoryConfig* memory,
+                                        const std::optional<ConvTuple>& conv,
+                                        const std::optional<Starts>& given, const std::string& isa) {
   const BlockGrid grid = grid_of(fields);
   require_shape(w, grid.m, grid.k, "weights");
   require(x.ndim() == 2, "inputs", "two dimensions", std::to_string(x.ndim()));
   require_shape(x, grid.k, x.shape(1), "inputs");
-  const Layer layer = layer_of(grid, mask, x.shape(1));
+  const Layer layer = layer_of(grid, mask, x.shape(1), conv);
   const ArrayKernels& kernels = array_of(isa);
   std::vector<FoldStart> starts;
   if (given) starts = starts_of(*given);
@@ -90,7 +119,8 @@ std::pair<Counts, Array<Sum>> run_cycle(const ArrayConfig& array, const GridTupl
   Counts counts;
   {
     const py::gil_scoped_release nogil;  // Plain pointers only until the brace closes.
-    counts = simulate_cycle(array, layer, weights, inputs, outputs, kernels, given ? &starts : nullptr);
+    counts = simulate_cycle(array, layer, weights, inputs, outputs,
+                            {kernels, memory, given ? &starts : nullptr, raise_interrupt});
   }
   return {counts, std::move(out)};
 }
@@ -100,11 +130,95 @@ void bind_simulate_cycle(py::module_& m) {
   m.def(
       "simulate_cycle",
       [](const ArrayConfig& array, const GridTuple& grid, const Array<bool>& mask, const Array<Operand>& w,
-         const Array<Operand>& x) {
-        return run_cycle<Operand, Sum>(array, grid, mask, w, x, std::nullopt, "");
+         const Array<Operand>& x, const MemoryConfig* memory, const std::optional<ConvTuple>& conv) {
+        return run_cycle<Operand, Sum>(array, grid, mask, w, x, memory, conv, std::nullopt, "");
       },
       py::arg("array"), py::arg("grid"), py::arg("mask").noconvert(), py::arg("w").noconvert(),
-      py::arg("x").noconvert(), "Counts and Y, stepped cycle by cycle. See pysim.sim.simulate_gemm.");
+      py::arg("x").noconvert(), py::arg("memory") = nullptr, py::arg("conv") = std::nullopt,
+      "Counts and Y, stepped cycle by cycle. See pysim.sim.simulate_gemm.");
+}
+
+void bind_memory(py::module_& m) {
+  py::class_<MemoryConfig>(m, "MemoryConfig")
+      .def(py::init([](std::int64_t input_capacity, std::int64_t weight_capacity,
+                       std::int64_t output_capacity, std::int64_t bandwidth, std::int64_t latency,
+                       std::int64_t input_bits, std::int64_t weight_bits, std::int64_t output_bits,
+                       std::int64_t accumulator_bits, std::int64_t index_bits) {
+             const MemoryConfig memory{input_capacity,   weight_capacity, output_capacity, bandwidth,
+                                       latency,          input_bits,      weight_bits,     output_bits,
+                                       accumulator_bits, index_bits};
+             memory.check();
+             return memory;
+           }),
+           py::kw_only(), py::arg("input_capacity"), py::arg("weight_capacity"), py::arg("output_capacity"),
+           py::arg("bandwidth"), py::arg("latency"), py::arg("input_bits"), py::arg("weight_bits"),
+           py::arg("output_bits"), py::arg("accumulator_bits"), py::arg("index_bits"));
+  const auto stall = [](StallCause cause) {
+    return [cause](const MemoryCounts& counts) { return counts.stalls[static_cast<std::size_t>(cause)]; };
+  };
+  py::class_<MemoryCounts>(m, "MemoryCounts")
+      .def_readonly("compute_cycles", &MemoryCounts::compute_cycles)
+      .def_property_readonly("stall_weight_cycles", stall(StallCause::weight))
+      .def_property_readonly("stall_input_cycles", stall(StallCause::input))
+      .def_property_readonly("stall_output_cycles", stall(StallCause::output))
+      .def_readonly("input_bytes", &MemoryCounts::input_bytes)
+      .def_readonly("weight_bytes", &MemoryCounts::weight_bytes)
+      .def_readonly("index_bytes", &MemoryCounts::index_bytes)
+      .def_readonly("output_bytes", &MemoryCounts::output_bytes)
+      .def_readonly("spill_bytes", &MemoryCounts::spill_bytes)
+      .def_readonly("reload_bytes", &MemoryCounts::reload_bytes)
+      .def_readonly("input_reads", &MemoryCounts::input_reads)
+      .def_readonly("input_writes", &MemoryCounts::input_writes)
+      .def_readonly("weight_reads", &MemoryCounts::weight_reads)
+      .def_readonly("weight_writes", &MemoryCounts::weight_writes)
+      .def_readonly("output_reads", &MemoryCounts::output_reads)
+      .def_readonly("output_writes", &MemoryCounts::output_writes);
+}
+
+/// A column that owns what it moves in; no copy.
+Array<std::int64_t> column_of(std::vector<std::int64_t>&& values) {
+  auto* const kept = new std::vector<std::int64_t>(std::move(values));
+  const py::capsule owner(kept, [](void* at) { delete static_cast<std::vector<std::int64_t>*>(at); });
+  return Array<std::int64_t>(static_cast<py::ssize_t>(kept->size()), kept->data(), owner);
+}
+
+void bind_timeline(py::module_& m) {
+  m.def(
+      "list_timeline",
+      [](const ArrayConfig& array, const GridTuple& grid, const Array<bool>& mask, std::int64_t n,
+         const MemoryConfig* memory, const std::optional<ConvTuple>& conv, std::int64_t max_rows) {
+        const Layer layer = layer_of(grid_of(grid), mask, n, conv);
+        require(max_rows >= 1, "timeline max_rows", "at least 1", std::to_string(max_rows));
+        Timeline found;
+        {
+          const py::gil_scoped_release nogil;
+          found = list_timeline(array, layer, memory, max_rows);
+        }
+        py::dict columns;
+        const auto add = [&](const char* name, std::vector<std::int64_t>& values) {
+          columns[name] = column_of(std::move(values));
+        };
+        add("piece_core", found.piece_core);
+        add("piece_preload", found.piece_preload);
+        add("piece_start", found.piece_start);
+        add("piece_end", found.piece_end);
+        add("transfer_core", found.transfer_core);
+        add("transfer_kind", found.transfer_kind);
+        add("transfer_start", found.transfer_start);
+        add("transfer_end", found.transfer_end);
+        add("transfer_bytes", found.transfer_bytes);
+        add("stall_core", found.stall_core);
+        add("stall_cause", found.stall_cause);
+        add("stall_start", found.stall_start);
+        add("stall_cycles", found.stall_cycles);
+        add("request_transfer", found.request_transfer);
+        add("request_address", found.request_address);
+        add("request_bytes", found.request_bytes);
+        return std::tuple(columns, found.cycles, found.cut);
+      },
+      py::arg("array"), py::arg("grid"), py::arg("mask").noconvert(), py::arg("n"), py::arg("memory"),
+      py::arg("conv"), py::arg("max_rows"),
+      "Columns, cycles, whether rows were cut. See pysim.sim.timeline.");
 }
 
 template <class Operand, class Sum>
@@ -112,10 +226,13 @@ void bind_simulate_cycle_from(py::module_& m) {
   m.def(
       "simulate_cycle_from",
       [](const ArrayConfig& array, const GridTuple& grid, const Array<bool>& mask, const Array<Operand>& w,
-         const Array<Operand>& x, const std::optional<Starts>& starts,
-         const std::string& isa) { return run_cycle<Operand, Sum>(array, grid, mask, w, x, starts, isa); },
+         const Array<Operand>& x, const std::optional<Starts>& starts, const std::string& isa,
+         const MemoryConfig* memory, const std::optional<ConvTuple>& conv) {
+        return run_cycle<Operand, Sum>(array, grid, mask, w, x, memory, conv, starts, isa);
+      },
       py::arg("array"), py::arg("grid"), py::arg("mask").noconvert(), py::arg("w").noconvert(),
-      py::arg("x").noconvert(), py::arg("starts"), py::arg("isa") = "",
+      py::arg("x").noconvert(), py::arg("starts") = std::nullopt, py::arg("isa") = "",
+      py::arg("memory") = nullptr, py::arg("conv") = std::nullopt,
       "simulate_cycle with the folds started as told, to show which starts break a rule, by the instruction "
       "set that is named.");
 }
@@ -140,6 +257,15 @@ void bind_testing(py::module_& m) {
       },
       py::arg("grid"), "Row and column edges of a block grid, as C++ sees them.");
   m.def(
+      "distinct_pixels",
+      [](const ConvTuple& conv, std::int64_t begin, std::int64_t end) {
+        const ConvShape shape = conv_of(conv);
+        shape.check(shape.kernel_height * shape.kernel_width, shape.out_height * shape.out_width);
+        require(begin >= 0 && begin < end, "positions", "0 <= begin < end", std::to_string(begin));
+        return shape.distinct_pixels(begin, end);
+      },
+      py::arg("conv"), py::arg("begin"), py::arg("end"), "Input pixels that a range of outputs reads.");
+  m.def(
       "schedule_folds",
       [](const ArrayConfig& array, const GridTuple& grid, const Array<bool>& mask, std::int64_t n) {
         std::vector<std::tuple<std::int64_t, std::int64_t, std::int64_t>> folds;
@@ -159,30 +285,41 @@ void bind_testing(py::module_& m) {
 void bind_sim(py::module_& m) {
   py::class_<ArrayConfig>(m, "ArrayConfig")
       .def(py::init([](std::int64_t rows, std::int64_t cols, std::string_view dataflow, std::string_view skip,
-                       std::string_view pipelining, std::int64_t mux, std::int64_t group_cols) {
-             const ArrayConfig array{
-                 rows, cols,      parse_dataflow(dataflow), parse_skip(skip), parse_pipelining(pipelining),
-                 mux,  group_cols};
+                       std::string_view pipelining, std::int64_t mux, std::int64_t group_cols,
+                       std::int64_t cores) {
+             const ArrayConfig array{rows,
+                                     cols,
+                                     parse_dataflow(dataflow),
+                                     parse_skip(skip),
+                                     parse_pipelining(pipelining),
+                                     mux,
+                                     group_cols,
+                                     cores};
              array.check();
              return array;
            }),
            py::kw_only(), py::arg("rows"), py::arg("cols"), py::arg("dataflow"), py::arg("skip"),
-           py::arg("pipelining"), py::arg("mux"), py::arg("group_cols"));
+           py::arg("pipelining"), py::arg("mux"), py::arg("group_cols"), py::arg("cores") = 1);
+  bind_memory(m);
+  bind_timeline(m);
   py::class_<Counts>(m, "Counts")
       .def_readonly("cycles", &Counts::cycles)
       .def_readonly("folds", &Counts::folds)
       .def_readonly("macs", &Counts::macs)
       .def_readonly("skipped_macs", &Counts::skipped_macs)
       .def_readonly("kept_macs", &Counts::kept_macs)
-      .def_readonly("padded_macs", &Counts::padded_macs);
+      .def_readonly("padded_macs", &Counts::padded_macs)
+      .def_readonly("memory", &Counts::memory);
   m.def(
       "simulate_event",
-      [](const ArrayConfig& array, const GridTuple& grid, const Array<bool>& mask, std::int64_t n) {
-        const Layer layer = layer_of(grid_of(grid), mask, n);
+      [](const ArrayConfig& array, const GridTuple& grid, const Array<bool>& mask, std::int64_t n,
+         const MemoryConfig* memory, const std::optional<ConvTuple>& conv) {
+        const Layer layer = layer_of(grid_of(grid), mask, n, conv);
         const py::gil_scoped_release nogil;
-        return simulate_event(array, layer);
+        return simulate_event(array, layer, memory);
       },
       py::arg("array"), py::arg("grid"), py::arg("mask").noconvert(), py::arg("n"),
+      py::arg("memory") = nullptr, py::arg("conv") = std::nullopt,
       "Counts, fold by fold. See pysim.sim.simulate_layer.");
   bind_simulate_cycle<float, float>(m);
   bind_simulate_cycle<std::int8_t, std::int32_t>(m);

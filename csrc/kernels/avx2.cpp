@@ -17,13 +17,24 @@ inline Vec zero() { return zero8(); }
 inline Vec load(const float* p) { return load8(p); }
 inline Vec load_first(const float* p, int count) { return load8_first(p, count); }
 inline Vec broadcast(const float* p) { return broadcast8(p); }
+template <int kCopies>
+inline Vec spread(const float* p) {
+  return spread8<kCopies>(p);
+}
+template <int kGroup>
+inline Vec repeat(const float* p, int count) {
+  return repeat8<kGroup>(p, count);
+}
 inline Vec add(Vec a, Vec b) { return add8(a, b); }
+inline Vec relu(Vec a) { return relu8(a); }
 inline Vec fma(Vec a, Vec b, Vec c) { return fma8(a, b, c); }
 inline void store(float* p, Vec a) { store8(p, a); }
 inline void store_first(float* p, Vec a, int count) { store8_first(p, a, count); }
 
 }  // namespace
 
+#include "kernels/narrow_kernel-inl.h"
 #include "kernels/slab_kernel-inl.h"
 
-extern const pysim::KernelTable pysim::kAvx2Kernels = {compute_slab, kLanes, kLanes * kTileVectors[4]};
+extern const pysim::KernelTable pysim::kAvx2Kernels = {compute_slab, compute_narrow, compute_gradient, kLanes,
+                                                       kLanes * kTileVectors[4]};

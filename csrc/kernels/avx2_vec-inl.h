@@ -14,7 +14,34 @@ inline Vec8 zero8() { return {_mm256_setzero_ps()}; }
 inline Vec8 load8(const float* p) { return {_mm256_loadu_ps(p)}; }
 inline Vec8 load8_first(const float* p, int count) { return {_mm256_maskload_ps(p, first_lanes(count))}; }
 inline Vec8 broadcast8(const float* p) { return {_mm256_broadcast_ss(p)}; }
+// Lane i is p[i / kCopies].
+template <int kCopies>
+inline Vec8 spread8(const float* p) {
+  static_assert(kCopies == 1 || kCopies == 2 || kCopies == 4 || kCopies == 8);
+  if constexpr (kCopies == 8) return broadcast8(p);
+  if constexpr (kCopies == 4) {
+    const __m256 pair = _mm256_castpd_ps(_mm256_broadcast_sd(reinterpret_cast<const double*>(p)));
+    return {_mm256_permutevar8x32_ps(pair, _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1))};
+  }
+  if constexpr (kCopies == 2) {
+    const __m256 four = _mm256_castps128_ps256(_mm_loadu_ps(p));
+    return {_mm256_permutevar8x32_ps(four, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3))};
+  }
+  return load8(p);
+}
+// Lane i is p[i % kGroup]; only `count` floats are read.
+template <int kGroup>
+inline Vec8 repeat8(const float* p, int count) {
+  static_assert(kGroup == 2 || kGroup == 4 || kGroup == 8);
+  const Vec8 first = load8_first(p, count);
+  if constexpr (kGroup == 4) return {_mm256_permute2f128_ps(first.v, first.v, 0)};
+  if constexpr (kGroup == 2)
+    return {_mm256_permutevar8x32_ps(first.v, _mm256_setr_epi32(0, 1, 0, 1, 0, 1, 0, 1))};
+  return first;
+}
 inline Vec8 add8(Vec8 a, Vec8 b) { return {_mm256_add_ps(a.v, b.v)}; }
+// The second operand wins if one is NaN or both are zero.
+inline Vec8 relu8(Vec8 a) { return {_mm256_max_ps(_mm256_setzero_ps(), a.v)}; }
 inline Vec8 fma8(Vec8 a, Vec8 b, Vec8 c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
 inline void store8(float* p, Vec8 a) { _mm256_storeu_ps(p, a.v); }
 inline void store8_first(float* p, Vec8 a, int count) { _mm256_maskstore_ps(p, first_lanes(count), a.v); }

@@ -35,7 +35,43 @@ void BsrView::check() const {
           std::to_string(row_ptr[rows]));
 }
 
-PackedMatrix::PackedMatrix(const BsrView& matrix) {
+namespace {
+
+/// See Slab. Smaller groups leave a shorter rest at the end, so each size is looked at by itself.
+int side_by_side(const std::int32_t* indices, std::int64_t count) {
+  int together = kMostSideBySide;
+  for (std::int64_t e = 1; e < count; ++e) {
+    if (indices[e] == indices[e - 1] + 1) continue;
+    for (int size = 2; size <= together; size *= 2) {
+      if (e % size != 0 && e / size < count / size) together = size / 2;
+    }
+  }
+  return together;
+}
+
+}  // namespace
+
+void PackedMatrix::begin_slab(std::int64_t first_row, std::int64_t rows) {
+  slabs_.push_back({first_row, static_cast<std::int64_t>(places_.size()),
+                    static_cast<std::int64_t>(indices_.size()), 0,
+                    static_cast<int>(std::min<std::int64_t>(kSlabRows, rows)), 1});
+}
+
+void PackedMatrix::add_element(std::int64_t reduction, std::int64_t place, std::int64_t step) {
+  indices_.push_back(static_cast<std::int32_t>(reduction));
+  for (int r = 0; r < slabs_.back().rows; ++r) places_.push_back(place + r * step);
+  ++slabs_.back().elements;
+}
+
+void PackedMatrix::finish(const float* values, bool keep_places) {
+  weights_.reserve(places_.size());
+  for (const std::int64_t place : places_) weights_.push_back(values[place]);
+  for (Place& slab : slabs_)
+    slab.side_by_side = pysim::side_by_side(indices_.data() + slab.element_begin, slab.elements);
+  if (!keep_places) places_ = {};
+}
+
+PackedMatrix::PackedMatrix(const BsrView& matrix, bool keep_places) {
   matrix.check();
   const BlockGrid& grid = matrix.grid;
   // At once: a size that cannot be had fails here, not after filling the machine.
@@ -44,33 +80,77 @@ PackedMatrix::PackedMatrix(const BsrView& matrix) {
   for (std::int64_t i = 0; i < grid.block_rows(); ++i) {
     const std::int64_t row_end = grid.row_end(i);
     for (std::int64_t first = grid.row_begin(i); first < row_end; first += kSlabRows) {
-      const auto rows = static_cast<int>(std::min<std::int64_t>(kSlabRows, row_end - first));
-      Place place{first, static_cast<std::int64_t>(weights_.size()),
-                  static_cast<std::int64_t>(indices_.size()), 0, rows};
+      begin_slab(first, row_end - first);
       for (std::int64_t b = matrix.row_ptr[i]; b < matrix.row_ptr[i + 1]; ++b) {
         const std::int64_t col_begin = grid.col_begin(matrix.col_idx[b]);
         const std::int64_t width = grid.col_end(matrix.col_idx[b]) - col_begin;
-        const float* const block = matrix.values + (b * grid.bh + first - grid.row_begin(i)) * grid.bw;
-        for (std::int64_t c = 0; c < width; ++c) {
-          indices_.push_back(static_cast<std::int32_t>(col_begin + c));
-          for (int r = 0; r < rows; ++r) weights_.push_back(block[r * grid.bw + c]);
-        }
-        place.elements += width;
+        const std::int64_t block = (b * grid.bh + first - grid.row_begin(i)) * grid.bw;
+        for (std::int64_t c = 0; c < width; ++c) add_element(col_begin + c, block + c, grid.bw);
       }
-      slabs_.push_back(place);
+    }
+  }
+  finish(matrix.values, keep_places);
+}
+
+void PackedMatrix::add_transposed(const BsrView& matrix, const std::vector<std::int64_t>& taps,
+                                  std::int64_t first_row) {
+  struct Block {
+    std::int64_t row, b;
+  };
+  const BlockGrid& grid = matrix.grid;
+  const std::int64_t per = grid.block_cols_per_position();
+  // The blocks of every block column of these taps, in rising order of block rows.
+  std::vector<std::int64_t> turn(index(grid.positions), -1);
+  for (std::size_t t = 0; t < taps.size(); ++t) turn[index(taps[t])] = static_cast<std::int64_t>(t);
+  std::vector<std::vector<Block>> columns(taps.size() * index(per));
+  for (std::int64_t i = 0; i < grid.block_rows(); ++i) {
+    for (std::int64_t b = matrix.row_ptr[i]; b < matrix.row_ptr[i + 1]; ++b) {
+      const std::int64_t t = turn[index(matrix.col_idx[b] / per)];
+      if (t >= 0) columns[index(t * per + matrix.col_idx[b] % per)].push_back({i, b});
+    }
+  }
+  for (std::int64_t j = 0; j < per; ++j) {
+    const std::int64_t begin = grid.col_begin(j);
+    const std::int64_t end = grid.col_end(j);
+    for (std::int64_t first = begin; first < end; first += kSlabRows) {
+      begin_slab(first_row + first, end - first);
+      for (std::size_t t = 0; t < taps.size(); ++t) {
+        for (const Block& block : columns[t * index(per) + index(j)]) {
+          const std::int64_t top = grid.row_begin(block.row);
+          for (std::int64_t o = top; o < grid.row_end(block.row); ++o) {
+            add_element(static_cast<std::int64_t>(t) * grid.m + o,
+                        (block.b * grid.bh + o - top) * grid.bw + first - begin, 1);
+          }
+        }
+      }
     }
   }
 }
 
-std::int64_t PackedMatrix::cost_before(std::int64_t slab) const {
-  const std::int64_t weights =
-      slab == slab_count() ? static_cast<std::int64_t>(weights_.size()) : slabs_[index(slab)].weight_begin;
-  return weights + slab;
+PackedMatrix PackedMatrix::transposed(const BsrView& matrix) {
+  matrix.check();
+  PackedMatrix packed;
+  for (std::int64_t tap = 0; tap < matrix.grid.positions; ++tap)
+    packed.add_transposed(matrix, {tap}, tap * matrix.grid.channels());
+  packed.finish(matrix.values, false);
+  return packed;
+}
+
+PackedMatrix PackedMatrix::transposed(const BsrView& matrix, const std::vector<std::int64_t>& taps) {
+  matrix.check();
+  const std::int64_t most = std::numeric_limits<std::int32_t>::max();
+  require(matrix.grid.m <= most / std::max<std::int64_t>(1, static_cast<std::int64_t>(taps.size())), "BSR",
+          "m * kernel positions below 2^31", std::to_string(matrix.grid.m));
+  PackedMatrix packed;
+  packed.add_transposed(matrix, taps, 0);
+  packed.finish(matrix.values, false);
+  return packed;
 }
 
 Slab PackedMatrix::slab(std::int64_t slab, const std::int32_t* offsets) const {
   const Place& place = slabs_[index(slab)];
-  return {weights_.data() + place.weight_begin, offsets + place.element_begin, place.elements, place.rows};
+  return {weights_.data() + place.weight_begin, offsets + place.element_begin, place.elements, place.rows,
+          place.side_by_side};
 }
 
 std::vector<std::int64_t> split_by_cost(const PackedMatrix& matrix, int parts) {

@@ -27,16 +27,30 @@ struct BsrView {
 /// keeps, weights in the order in which the kernel reads them. Immutable.
 class PackedMatrix {
  public:
-  /// Checks and packs. Throws std::invalid_argument if the view is broken.
-  explicit PackedMatrix(const BsrView& matrix);
+  /// Checks and packs W. Throws std::invalid_argument if the view is broken.
+  explicit PackedMatrix(const BsrView& matrix, bool keep_places = false);
+
+  /// W^T (k, m).
+  static PackedMatrix transposed(const BsrView& matrix);
+
+  /// (channels, taps * m): W^T of the kernel positions `taps` side by side. Reduction index t * m + o is
+  /// output feature o at taps[t]. Throws std::invalid_argument also if that index may exceed 31 bits.
+  static PackedMatrix transposed(const BsrView& matrix, const std::vector<std::int64_t>& taps);
 
   std::int64_t slab_count() const { return static_cast<std::int64_t>(slabs_.size()); }
   std::int64_t first_row(std::int64_t slab) const { return slabs_[index(slab)].first_row; }
-  /// Weights of the slabs before `slab`, one more for each slab so that empty ones have a cost too.
-  std::int64_t cost_before(std::int64_t slab) const;
+  /// Weights of the slabs before `slab`.
+  std::int64_t weights_before(std::int64_t slab) const {
+    return slab == slab_count() ? static_cast<std::int64_t>(weights_.size())
+                                : slabs_[index(slab)].weight_begin;
+  }
+  /// The same, and one more for each slab so that empty ones have a cost too.
+  std::int64_t cost_before(std::int64_t slab) const { return weights_before(slab) + slab; }
 
-  /// The reduction index 0 .. K - 1 of every element of every slab, in order.
+  /// The reduction index of every element of every slab, in order.
   const std::vector<std::int32_t>& indices() const { return indices_; }
+  /// Where every packed weight came from: its index in the view's values. Empty unless kept.
+  const std::vector<std::int64_t>& places() const { return places_; }
 
   /// The slab, with `offsets` (one for each of indices()) in place of its elements' indices.
   Slab slab(std::int64_t slab, const std::int32_t* offsets) const;
@@ -49,13 +63,23 @@ class PackedMatrix {
     std::int64_t element_begin;
     std::int64_t elements;
     int rows;
+    int side_by_side;
   };
 
+  PackedMatrix() = default;
   static std::size_t index(std::int64_t i) { return static_cast<std::size_t>(i); }
+
+  void begin_slab(std::int64_t first_row, std::int64_t rows);
+  /// One more element of the newest slab: its first row's weight is values[place], the next `step` further
+  /// on.
+  void add_element(std::int64_t reduction, std::int64_t place, std::int64_t step);
+  void add_transposed(const BsrView& matrix, const std::vector<std::int64_t>& taps, std::int64_t first_row);
+  void finish(const float* values, bool keep_places);
 
   std::vector<Place> slabs_;
   std::vector<float> weights_;
   std::vector<std::int32_t> indices_;
+  std::vector<std::int64_t> places_;
 };
 
 /// Cuts [0, slabs) into `parts` ranges of nearly equal cost; returns parts + 1 edges.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <stdexcept>
 #include <string>
 #include <utility>
 
@@ -63,9 +64,24 @@ void ConvWindow::check() const {
   }
 }
 
+Pair ConvWindow::out_size(const Pair& size) const {
+  require(size[0] >= 1 && size[1] >= 1, "convolution", "an image of at least 1 x 1",
+          std::to_string(size[0]) + " x " + std::to_string(size[1]));
+  Pair out{};
+  for (std::size_t axis = 0; axis < 2; ++axis) {
+    require(size[axis] <= std::numeric_limits<std::int32_t>::max(), "convolution", "sides below 2^31",
+            std::to_string(size[axis]));
+    const std::int64_t padded = size[axis] + 2 * padding[axis];
+    require(padded >= reach(axis), "convolution", "a padded side of at least " + std::to_string(reach(axis)),
+            std::to_string(padded));
+    out[axis] = (padded - reach(axis)) / stride[axis] + 1;
+  }
+  return out;
+}
+
 ConvWeights::ConvWeights(const std::vector<BsrView>& matrices, const ConvWindow& kernel_window,
-                         std::vector<float> bias_or_none)
-    : window(kernel_window), bias(std::move(bias_or_none)) {
+                         std::vector<float> bias_or_none, bool relu_last, bool trainable)
+    : window(kernel_window), bias(std::move(bias_or_none)), relu(relu_last) {
   window.check();
   require(!matrices.empty(), "convolution", "at least one group", "none");
   const std::int64_t taps = window.kernel[0] * window.kernel[1];
@@ -78,12 +94,34 @@ ConvWeights::ConvWeights(const std::vector<BsrView>& matrices, const ConvWindow&
             std::to_string(grid.channels()) + " and " + std::to_string(first.channels()) + " channels");
     require(grid.m == first.m, "convolution", "groups of equal height",
             std::to_string(grid.m) + " and " + std::to_string(first.m) + " features");
-    groups.emplace_back(matrix);
+    groups.emplace_back(matrix, trainable);
   }
   channels = group_count() * first.channels();
   out_channels = group_count() * first.m;
   require(bias.empty() || static_cast<std::int64_t>(bias.size()) == out_channels, "convolution",
           "a bias of " + std::to_string(out_channels), std::to_string(bias.size()));
+  phase_rows = phases(window.kernel[0], window.dilation[0], window.stride[0]);
+  phase_cols = phases(window.kernel[1], window.dilation[1], window.stride[1]);
+  if (!trainable) return;
+  for (const BsrView& matrix : matrices) {
+    std::vector<PackedMatrix>& parts = transposed.emplace_back();
+    for (const std::int64_t row : phase_rows) {
+      for (const std::int64_t col : phase_cols)
+        parts.push_back(PackedMatrix::transposed(matrix, taps_of(row, col)));
+    }
+  }
+}
+
+std::vector<std::int64_t> ConvWeights::taps_of(std::int64_t phase_row, std::int64_t phase_col) const {
+  std::vector<std::int64_t> taps;
+  for (std::int64_t i = 0; i < window.kernel[0]; ++i) {
+    for (std::int64_t j = 0; j < window.kernel[1]; ++j) {
+      if (i * window.dilation[0] % window.stride[0] == phase_row &&
+          j * window.dilation[1] % window.stride[1] == phase_col)
+        taps.push_back(i * window.kernel[1] + j);
+    }
+  }
+  return taps;
 }
 
 ConvPlan::ConvPlan(std::shared_ptr<const ConvWeights> weights, std::int64_t height, std::int64_t width,
@@ -92,22 +130,11 @@ ConvPlan::ConvPlan(std::shared_ptr<const ConvWeights> weights, std::int64_t heig
   const ConvWindow& window = weights_->window;
   const std::int64_t channels = weights_->channels;
   check_threads(threads, "convolution");
-  require(height >= 1 && width >= 1, "convolution", "an image of at least 1 x 1",
-          std::to_string(height) + " x " + std::to_string(width));
-  for (std::size_t axis = 0; axis < 2; ++axis) {
-    require(size_[axis] <= std::numeric_limits<std::int32_t>::max(), "convolution", "sides below 2^31",
-            std::to_string(size_[axis]));
-    const std::int64_t padded = size_[axis] + 2 * window.padding[axis];
-    require(padded >= window.reach(axis), "convolution",
-            "a padded side of at least " + std::to_string(window.reach(axis)), std::to_string(padded));
-    out_size_[axis] = (padded - window.reach(axis)) / window.stride[axis] + 1;
-  }
-
-  phase_rows_ = phases(window.kernel[0], window.dilation[0], window.stride[0]);
-  phase_cols_ = phases(window.kernel[1], window.dilation[1], window.stride[1]);
+  out_size_ = window.out_size(size_);
   plane_rows_ = out_size_[0] + (window.kernel[0] - 1) * window.dilation[0] / window.stride[0];
   plane_cols_ = out_size_[1] + (window.kernel[1] - 1) * window.dilation[1] / window.stride[1];
-  const auto phase_count = static_cast<std::int64_t>(phase_rows_.size() * phase_cols_.size());
+  const auto phase_count =
+      static_cast<std::int64_t>(weights_->phase_rows.size() * weights_->phase_cols.size());
   const double elements = static_cast<double>(phase_count) * static_cast<double>(channels) *
                           static_cast<double>(plane_rows_) * static_cast<double>(plane_cols_);
   require(elements < 2147483647.0 - static_cast<double>(kSlack), "convolution",
@@ -121,9 +148,9 @@ ConvPlan::ConvPlan(std::shared_ptr<const ConvWeights> weights, std::int64_t heig
     const std::int64_t tap = k / group_channels;
     const std::int64_t row = tap / window.kernel[1] * window.dilation[0];
     const std::int64_t col = tap % window.kernel[1] * window.dilation[1];
-    const std::int64_t phase =
-        place_of(phase_rows_, row % window.stride[0]) * static_cast<std::int64_t>(phase_cols_.size()) +
-        place_of(phase_cols_, col % window.stride[1]);
+    const std::int64_t phase = place_of(weights_->phase_rows, row % window.stride[0]) *
+                                   static_cast<std::int64_t>(weights_->phase_cols.size()) +
+                               place_of(weights_->phase_cols, col % window.stride[1]);
     const std::int64_t channel = group * group_channels + k % group_channels;
     return (phase * channels + channel) * plane + row / window.stride[0] * plane_cols_ +
            col / window.stride[1];
@@ -146,19 +173,19 @@ ConvPlan::ConvPlan(std::shared_ptr<const ConvWeights> weights, std::int64_t heig
 void ConvPlan::pack_channels(const float* image, std::int64_t begin, std::int64_t end, float* planes) const {
   const std::int64_t plane = plane_rows_ * plane_cols_;
   const std::int64_t stride = weights_->window.stride[1];
-  for (std::size_t j = 0; j < phase_cols_.size(); ++j) {
+  for (std::size_t j = 0; j < weights_->phase_cols.size(); ++j) {
     // Column x of a plane is column x * stride + shift of the image, or zero outside of it.
-    const std::int64_t shift = phase_cols_[j] - weights_->window.padding[1];
+    const std::int64_t shift = weights_->phase_cols[j] - weights_->window.padding[1];
     const std::int64_t first = shift >= 0 ? 0 : std::min(plane_cols_, ceil_div(-shift, stride));
     const std::int64_t inside = size_[1] - shift;
     const std::int64_t last = inside <= 0 ? first : std::clamp(ceil_div(inside, stride), first, plane_cols_);
-    for (std::size_t i = 0; i < phase_rows_.size(); ++i) {
-      const auto phase = static_cast<std::int64_t>(i * phase_cols_.size() + j);
+    for (std::size_t i = 0; i < weights_->phase_rows.size(); ++i) {
+      const auto phase = static_cast<std::int64_t>(i * weights_->phase_cols.size() + j);
       for (std::int64_t c = begin; c < end; ++c) {
         float* row = planes + (phase * weights_->channels + c) * plane;
         for (std::int64_t r = 0; r < plane_rows_; ++r, row += plane_cols_) {
           const std::int64_t source =
-              r * weights_->window.stride[0] + phase_rows_[i] - weights_->window.padding[0];
+              r * weights_->window.stride[0] + weights_->phase_rows[i] - weights_->window.padding[0];
           if (source < 0 || source >= size_[0]) {
             clear(row, 0, plane_cols_);
             continue;
@@ -174,7 +201,7 @@ void ConvPlan::pack_channels(const float* image, std::int64_t begin, std::int64_
 
 void ConvPlan::multiply(std::size_t group, std::int64_t slab_begin, std::int64_t slab_end,
                         std::int64_t row_begin, std::int64_t row_end, const float* planes,
-                        float* image_out) const {
+                        const float* residual, float* image_out) const {
   const PackedMatrix& matrix = weights_->groups[group];
   const std::int64_t pixels = out_size_[0] * out_size_[1];
   const std::int64_t first_channel =
@@ -182,13 +209,15 @@ void ConvPlan::multiply(std::size_t group, std::int64_t slab_begin, std::int64_t
       (weights_->out_channels / static_cast<std::int64_t>(weights_->groups.size()));
   for (std::int64_t s = slab_begin; s < slab_end; ++s) {
     const std::int64_t channel = first_channel + matrix.first_row(s);
-    const float* const bias = weights_->bias.empty() ? nullptr : weights_->bias.data() + channel;
+    const Epilogue epilogue{weights_->bias.empty() ? nullptr : weights_->bias.data() + channel,
+                            residual == nullptr ? nullptr : residual + channel * pixels, pixels,
+                            weights_->relu};
     kernels_.slab(matrix.slab(s, offsets_[group].data()), planes, 1, rows_.data() + row_begin,
-                  row_end - row_begin, kSlack, bias, image_out + channel * pixels, pixels);
+                  row_end - row_begin, kSlack, epilogue, image_out + channel * pixels, pixels);
   }
 }
 
-void ConvPlan::run_image(const float* image, float* image_out, int threads) const {
+float* ConvPlan::pack(const float* image, int threads) const {
   // Kept between calls: a network's layers run one after the other on the same threads.
   thread_local std::vector<float> workspace;
   if (static_cast<std::int64_t>(workspace.size()) < plane_elements_) {
@@ -199,6 +228,11 @@ void ConvPlan::run_image(const float* image, float* image_out, int threads) cons
   run_parallel(threads, parts, [&](std::int64_t part) {
     pack_channels(image, weights_->channels * part / parts, weights_->channels * (part + 1) / parts, planes);
   });
+  return planes;
+}
+
+void ConvPlan::run_image(const float* image, const float* residual, float* image_out, int threads) const {
+  const float* const planes = pack(image, threads);
   const auto rows = static_cast<std::int64_t>(rows_.size());
   const std::int64_t task_rows = std::min(rows, ceil_div(kTaskColumns, rows_[0].count));
   const std::int64_t row_tasks = ceil_div(rows, task_rows);
@@ -209,23 +243,63 @@ void ConvPlan::run_image(const float* image, float* image_out, int threads) cons
       const auto part = static_cast<std::size_t>(task % slab_parts);
       const std::int64_t row_begin = task / slab_parts * task_rows;
       const std::int64_t row_end = std::min(rows, row_begin + task_rows);
-      multiply(g, edges[part], edges[part + 1], row_begin, row_end, planes, image_out);
+      multiply(g, edges[part], edges[part + 1], row_begin, row_end, planes, residual, image_out);
     });
   }
 }
 
-void ConvPlan::run(const float* x, std::int64_t batch, float* y) const {
+void ConvPlan::run(const float* x, std::int64_t batch, const float* residual, float* y) const {
   const std::int64_t in = weights_->channels * size_[0] * size_[1];
   const std::int64_t out = weights_->out_channels * out_size_[0] * out_size_[1];
   std::int64_t weights = 0;
   for (const PackedMatrix& group : weights_->groups) weights += group.cost_before(group.slab_count());
   const std::int64_t pixels = out_size_[0] * out_size_[1];
   const int threads = weights * pixels * batch < kWorthAThread ? 1 : threads_;
+  const auto image = [&](std::int64_t b, int image_threads) {
+    run_image(x + b * in, residual == nullptr ? nullptr : residual + b * out, y + b * out, image_threads);
+  };
   if (batch >= 2 * threads) {
     // Whole images to each thread: what a thread packs stays in its own cache.
-    run_parallel(threads, batch, [&](std::int64_t b) { run_image(x + b * in, y + b * out, 1); });
+    run_parallel(threads, batch, [&](std::int64_t b) { image(b, 1); });
   } else {
-    for (std::int64_t b = 0; b < batch; ++b) run_image(x + b * in, y + b * out, threads);
+    for (std::int64_t b = 0; b < batch; ++b) image(b, threads);
+  }
+}
+
+void ConvPlan::weight_gradient(const float* x, std::int64_t batch, const float* dy,
+                               const std::vector<float*>& values,
+                               const std::vector<std::int64_t>& counts) const {
+  if (weights_->transposed.empty())
+    throw std::logic_error("convolution: the plan was not made for gradients");
+  const std::int64_t in = weights_->channels * size_[0] * size_[1];
+  const std::int64_t pixels = out_size_[0] * out_size_[1];
+  const std::int64_t group_out = weights_->out_channels / weights_->group_count();
+  std::vector<std::vector<float>> sums;
+  std::vector<std::vector<std::int64_t>> edges;
+  for (const PackedMatrix& matrix : weights_->groups) {
+    sums.emplace_back(matrix.places().size(), 0.0F);
+    edges.push_back(split_by_cost(matrix, threads_));
+  }
+  for (std::int64_t b = 0; b < batch; ++b) {
+    // One image after the other, so that the order of every sum is the same for any number of threads.
+    const float* const planes = pack(x + b * in, threads_);
+    const float* const image_dy = dy + b * weights_->out_channels * pixels;
+    run_parallel(threads_, weights_->group_count() * threads_, [&](std::int64_t task) {
+      const auto g = static_cast<std::size_t>(task / threads_);
+      const auto part = static_cast<std::size_t>(task % threads_);
+      const PackedMatrix& matrix = weights_->groups[g];
+      for (std::int64_t s = edges[g][part]; s < edges[g][part + 1]; ++s) {
+        const std::int64_t channel = static_cast<std::int64_t>(g) * group_out + matrix.first_row(s);
+        kernels_.gradient(matrix.slab(s, offsets_[g].data()), planes, 1, rows_.data(),
+                          static_cast<std::int64_t>(rows_.size()), image_dy + channel * pixels, pixels,
+                          sums[g].data() + matrix.weights_before(s));
+      }
+    });
+  }
+  for (std::size_t g = 0; g < sums.size(); ++g) {
+    std::fill(values[g], values[g] + counts[g], 0.0F);
+    const std::vector<std::int64_t>& places = weights_->groups[g].places();
+    for (std::size_t i = 0; i < places.size(); ++i) values[g][places[i]] = sums[g][i];
   }
 }
 

@@ -24,6 +24,9 @@ struct ConvWindow {
 
   /// Throws std::invalid_argument if a field is out of range.
   void check() const;
+
+  /// Size of the output. Throws std::invalid_argument if the image is empty, beyond 2^31 - 1 or too small.
+  Pair out_size(const Pair& size) const;
 };
 
 /// The weights of a convolution, packed: what does not depend on the image. Immutable.
@@ -31,7 +34,7 @@ struct ConvWeights {
   /// Args: one matrix per group, each (out channels / groups, kh * kw * channels / groups) with kh * kw
   /// positions. Throws std::invalid_argument if shapes disagree or a matrix is broken.
   ConvWeights(const std::vector<BsrView>& matrices, const ConvWindow& kernel_window,
-              std::vector<float> bias_or_none);
+              std::vector<float> bias_or_none, bool relu_last, bool trainable);
 
   std::int64_t group_count() const { return static_cast<std::int64_t>(groups.size()); }
 
@@ -40,6 +43,16 @@ struct ConvWeights {
   std::int64_t out_channels = 0;  ///< Of all groups.
   std::vector<PackedMatrix> groups;
   std::vector<float> bias;  ///< (out channels) or empty.
+  bool relu;                ///< Whether ReLU comes last.
+  /// Phases of the stride, vertical and horizontal, that some kernel tap falls on.
+  std::vector<std::int64_t> phase_rows;
+  std::vector<std::int64_t> phase_cols;
+  /// If trainable, for each group and phase (row by row) the taps on that phase, transposed: one row for each
+  /// input channel of the group.
+  std::vector<std::vector<PackedMatrix>> transposed;
+
+  /// Kernel positions whose input lies on a phase, in rising order.
+  std::vector<std::int64_t> taps_of(std::int64_t phase_row, std::int64_t phase_col) const;
 };
 
 /// A convolution for one image size, ready to run any number of times, from several threads at once.
@@ -62,23 +75,29 @@ class ConvPlan {
     return {batch, weights_->out_channels, out_size_[0], out_size_[1]};
   }
 
-  /// x (batch, channels, height, width), y (batch, out channels, out height, out width), both contiguous and
-  /// apart. The bits of the result do not depend on the number of threads.
-  void run(const float* x, std::int64_t batch, float* y) const;
+  /// x (batch, channels, height, width); residual and y (batch, out channels, out height, out width); all
+  /// contiguous, y apart from the others. The residual, or null, is added after the bias and before ReLU. The
+  /// bits of the result do not depend on the number of threads.
+  void run(const float* x, std::int64_t batch, const float* residual, float* y) const;
+
+  /// values[g][i] = sum over images and pixels of dy * x at the weight of group g that values[g][i] is, zero
+  /// where a ragged block leaves W; counts[g] of them. Throws std::logic_error unless the weights are
+  /// trainable. The bits of the result do not depend on the number of threads.
+  void weight_gradient(const float* x, std::int64_t batch, const float* dy, const std::vector<float*>& values,
+                       const std::vector<std::int64_t>& counts) const;
 
  private:
+  float* pack(const float* image, int threads) const;
   void pack_channels(const float* image, std::int64_t begin, std::int64_t end, float* planes) const;
   void multiply(std::size_t group, std::int64_t slab_begin, std::int64_t slab_end, std::int64_t row_begin,
-                std::int64_t row_end, const float* planes, float* image_out) const;
-  void run_image(const float* image, float* image_out, int threads) const;
+                std::int64_t row_end, const float* planes, const float* residual, float* image_out) const;
+  void run_image(const float* image, const float* residual, float* image_out, int threads) const;
 
   std::shared_ptr<const ConvWeights> weights_;
   const KernelTable& kernels_;
   int threads_;
   Pair size_;
   Pair out_size_{};
-  std::vector<std::int64_t> phase_rows_;  ///< Phases of the vertical stride that some kernel row falls on.
-  std::vector<std::int64_t> phase_cols_;
   std::int64_t plane_rows_ = 0;
   std::int64_t plane_cols_ = 0;
   /// Of all planes of one image, with slack for a vector that starts at the end.

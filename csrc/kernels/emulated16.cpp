@@ -24,7 +24,24 @@ inline Vec load_first(const float* p, int count) {
   return {load8_first(p, low_count(count)), load8_first(p + 8, high_count(count))};
 }
 inline Vec broadcast(const float* p) { return {broadcast8(p), broadcast8(p)}; }
+template <int kCopies>
+inline Vec spread(const float* p) {
+  if constexpr (kCopies == 16) {
+    return broadcast(p);
+  } else {
+    return {spread8<kCopies>(p), spread8<kCopies>(p + 8 / kCopies)};
+  }
+}
+template <int kGroup>
+inline Vec repeat(const float* p, int count) {
+  if constexpr (kGroup == 16) {
+    return load_first(p, count);
+  } else {
+    return {repeat8<kGroup>(p, count), repeat8<kGroup>(p, count)};
+  }
+}
 inline Vec add(Vec a, Vec b) { return {add8(a.low, b.low), add8(a.high, b.high)}; }
+inline Vec relu(Vec a) { return {relu8(a.low), relu8(a.high)}; }
 inline Vec fma(Vec a, Vec b, Vec c) { return {fma8(a.low, b.low, c.low), fma8(a.high, b.high, c.high)}; }
 inline void store(float* p, Vec a) {
   store8(p, a.low);
@@ -37,6 +54,8 @@ inline void store_first(float* p, Vec a, int count) {
 
 }  // namespace
 
+#include "kernels/narrow_kernel-inl.h"
 #include "kernels/slab_kernel-inl.h"
 
-extern const pysim::KernelTable pysim::kEmulated16Kernels = {compute_slab, kLanes, kLanes * kTileVectors[4]};
+extern const pysim::KernelTable pysim::kEmulated16Kernels = {compute_slab, compute_narrow, compute_gradient,
+                                                             kLanes, kLanes * kTileVectors[4]};

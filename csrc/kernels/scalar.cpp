@@ -9,7 +9,7 @@ namespace pysim {
 namespace {
 
 void compute_slab(const Slab& slab, const float* x, std::int64_t pitch, const ColumnRun* runs,
-                  std::int64_t run_count, std::int64_t /*readable*/, const float* bias, float* y,
+                  std::int64_t run_count, std::int64_t /*readable*/, const Epilogue& epilogue, float* y,
                   std::int64_t y_pitch) {
   for (std::int64_t i = 0; i < run_count; ++i) {
     for (int r = 0; r < slab.rows; ++r) {
@@ -18,16 +18,40 @@ void compute_slab(const Slab& slab, const float* x, std::int64_t pitch, const Co
         for (std::int64_t e = 0; e < slab.elements; ++e) {
           sum += slab.weights[e * slab.rows + r] * x[slab.offsets[e] * pitch + runs[i].x + j];
         }
-        if (bias != nullptr) sum += bias[r];
-        y[r * y_pitch + runs[i].y + j] = sum;
+        if (epilogue.bias != nullptr) sum += epilogue.bias[r];
+        const std::int64_t place = runs[i].y + j;
+        if (epilogue.residual != nullptr) sum += epilogue.residual[r * epilogue.residual_pitch + place];
+        if (epilogue.relu && sum < 0.0F) sum = 0.0F;
+        y[r * y_pitch + place] = sum;
       }
+    }
+  }
+}
+
+void compute_narrow(const Slab& slab, const float* x, std::int64_t pitch, int n, const Epilogue& epilogue,
+                    float* y, std::int64_t y_pitch) {
+  const ColumnRun run{0, 0, n};
+  compute_slab(slab, x, pitch, &run, 1, 0, epilogue, y, y_pitch);
+}
+
+void compute_gradient(const Slab& slab, const float* x, std::int64_t pitch, const ColumnRun* runs,
+                      std::int64_t run_count, const float* dy, std::int64_t dy_pitch, float* sums) {
+  for (std::int64_t e = 0; e < slab.elements; ++e) {
+    for (int r = 0; r < slab.rows; ++r) {
+      float sum = 0.0F;
+      for (std::int64_t i = 0; i < run_count; ++i) {
+        for (std::int64_t j = 0; j < runs[i].count; ++j) {
+          sum += dy[r * dy_pitch + runs[i].y + j] * x[slab.offsets[e] * pitch + runs[i].x + j];
+        }
+      }
+      sums[e * slab.rows + r] += sum;
     }
   }
 }
 
 }  // namespace
 
-extern const KernelTable kScalarKernels = {compute_slab, 1, 8};
+extern const KernelTable kScalarKernels = {compute_slab, compute_narrow, compute_gradient, 1, 8};
 
 const KernelTable& kernel_table(Isa isa) {
   switch (isa) {

@@ -2,9 +2,9 @@
 // Vec and
 //
 //   Vec zero(), load(const float*), load_first(const float*, int count), broadcast(const float*), add(Vec,
-//   Vec), fma(Vec a, Vec b, Vec c) = a * b + c, void store(float*, Vec), void store_first(float*, Vec, int
-//   count), constexpr int kLanes, constexpr int kTileVectors[kSlabRows + 1] (vectors of columns by rows of
-//   the slab)
+//   Vec), relu(Vec), fma(Vec a, Vec b, Vec c) = a * b + c, void store(float*, Vec), void store_first(float*,
+//   Vec, int count), constexpr int kLanes, constexpr int kTileVectors[kSlabRows + 1] (vectors of columns by
+//   rows of the slab)
 //
 // and then includes this file once. Nothing here may be visible outside that file: code compiled for a newer
 // CPU must never be picked by the linker for an older one. So there are no standard library templates here
@@ -21,7 +21,7 @@ struct TileColumns {
 
 template <int kRows, int kVectors, bool kMasked>
 void compute_tile(const pysim::Slab& slab, const float* x, std::int64_t pitch, const TileColumns& columns,
-                  const float* bias, float* y, std::int64_t y_pitch) {
+                  const pysim::Epilogue& epilogue, float* y, std::int64_t y_pitch) {
   Vec sum[kRows][kVectors];
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
@@ -56,12 +56,18 @@ void compute_tile(const pysim::Slab& slab, const float* x, std::int64_t pitch, c
 #pragma GCC unroll 16
     for (int v = 0; v < kVectors; ++v) {
       Vec out = sum[r][v];
-      if (bias != nullptr) out = add(out, broadcast(bias + r));
+      const int count = columns.count[v];
+      if (epilogue.bias != nullptr) out = add(out, broadcast(epilogue.bias + r));
+      if (epilogue.residual != nullptr) {
+        const float* const from = epilogue.residual + r * epilogue.residual_pitch + columns.y[v];
+        out = add(out, count == kLanes ? load(from) : load_first(from, count));
+      }
+      if (epilogue.relu) out = relu(out);
       float* const target = y + r * y_pitch + columns.y[v];
-      if (columns.count[v] == kLanes) {
+      if (count == kLanes) {
         store(target, out);
       } else {
-        store_first(target, out, columns.count[v]);
+        store_first(target, out, count);
       }
     }
   }
@@ -70,17 +76,17 @@ void compute_tile(const pysim::Slab& slab, const float* x, std::int64_t pitch, c
 // A last tile with fewer vectors than the others.
 template <int kRows, int kVectors>
 void compute_rest(const pysim::Slab& slab, const float* x, std::int64_t pitch, const TileColumns& columns,
-                  int vectors, const float* bias, float* y, std::int64_t y_pitch) {
+                  int vectors, const pysim::Epilogue& epilogue, float* y, std::int64_t y_pitch) {
   if (vectors == kVectors) {
-    compute_tile<kRows, kVectors, false>(slab, x, pitch, columns, bias, y, y_pitch);
+    compute_tile<kRows, kVectors, false>(slab, x, pitch, columns, epilogue, y, y_pitch);
   } else if constexpr (kVectors > 1) {
-    compute_rest<kRows, kVectors - 1>(slab, x, pitch, columns, vectors, bias, y, y_pitch);
+    compute_rest<kRows, kVectors - 1>(slab, x, pitch, columns, vectors, epilogue, y, y_pitch);
   }
 }
 
 template <int kRows>
 void compute_rows(const pysim::Slab& slab, const float* x, std::int64_t pitch, const pysim::ColumnRun* runs,
-                  std::int64_t run_count, std::int64_t readable, const float* bias, float* y,
+                  std::int64_t run_count, std::int64_t readable, const pysim::Epilogue& epilogue, float* y,
                   std::int64_t y_pitch) {
   constexpr int kVectors = kTileVectors[kRows];
   TileColumns tile;
@@ -92,36 +98,132 @@ void compute_rows(const pysim::Slab& slab, const float* x, std::int64_t pitch, c
       const int count = left < kLanes ? static_cast<int>(left) : kLanes;
       if (left + readable < kLanes) {
         const TileColumns last = {{run.x + done}, {run.y + done}, {count}};
-        compute_tile<kRows, 1, true>(slab, x, pitch, last, bias, y, y_pitch);
+        compute_tile<kRows, 1, true>(slab, x, pitch, last, epilogue, y, y_pitch);
         continue;
       }
       tile.x[filled] = run.x + done;
       tile.y[filled] = run.y + done;
       tile.count[filled] = count;
       if (++filled == kVectors) {
-        compute_tile<kRows, kVectors, false>(slab, x, pitch, tile, bias, y, y_pitch);
+        compute_tile<kRows, kVectors, false>(slab, x, pitch, tile, epilogue, y, y_pitch);
         filled = 0;
       }
     }
   }
   if (filled > 0) {
-    compute_rest<kRows, kVectors - 1>(slab, x, pitch, tile, filled, bias, y, y_pitch);
+    compute_rest<kRows, kVectors - 1>(slab, x, pitch, tile, filled, epilogue, y, y_pitch);
   }
 }
 
 void compute_slab(const pysim::Slab& slab, const float* x, std::int64_t pitch, const pysim::ColumnRun* runs,
-                  std::int64_t run_count, std::int64_t readable, const float* bias, float* y,
+                  std::int64_t run_count, std::int64_t readable, const pysim::Epilogue& epilogue, float* y,
                   std::int64_t y_pitch) {
   static_assert(pysim::kSlabRows == 4);
   switch (slab.rows) {
     case 1:
-      return compute_rows<1>(slab, x, pitch, runs, run_count, readable, bias, y, y_pitch);
+      return compute_rows<1>(slab, x, pitch, runs, run_count, readable, epilogue, y, y_pitch);
     case 2:
-      return compute_rows<2>(slab, x, pitch, runs, run_count, readable, bias, y, y_pitch);
+      return compute_rows<2>(slab, x, pitch, runs, run_count, readable, epilogue, y, y_pitch);
     case 3:
-      return compute_rows<3>(slab, x, pitch, runs, run_count, readable, bias, y, y_pitch);
+      return compute_rows<3>(slab, x, pitch, runs, run_count, readable, epilogue, y, y_pitch);
     default:
-      return compute_rows<4>(slab, x, pitch, runs, run_count, readable, bias, y, y_pitch);
+      return compute_rows<4>(slab, x, pitch, runs, run_count, readable, epilogue, y, y_pitch);
+  }
+}
+
+// Sums of products along the columns, kRows x kElements at a time; the lanes are added up at the end.
+template <int kRows, int kElements>
+void accumulate_tile(const std::int32_t* offsets, const float* x, std::int64_t pitch,
+                     const pysim::ColumnRun* runs, std::int64_t run_count, const float* dy,
+                     std::int64_t dy_pitch, float* sums) {
+  Vec sum[kRows][kElements];
+  const float* base[kElements];
+#pragma GCC unroll 16
+  for (int e = 0; e < kElements; ++e) {
+    base[e] = x + offsets[e] * pitch;
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) sum[r][e] = zero();
+  }
+  for (std::int64_t i = 0; i < run_count; ++i) {
+    const pysim::ColumnRun& run = runs[i];
+    std::int64_t done = 0;
+    for (; done + kLanes <= run.count; done += kLanes) {
+      Vec in[kElements];
+#pragma GCC unroll 16
+      for (int e = 0; e < kElements; ++e) in[e] = load(base[e] + run.x + done);
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) {
+        const Vec out = load(dy + r * dy_pitch + run.y + done);
+#pragma GCC unroll 16
+        for (int e = 0; e < kElements; ++e) sum[r][e] = fma(out, in[e], sum[r][e]);
+      }
+    }
+    if (done < run.count) {
+      const int count = static_cast<int>(run.count - done);
+      Vec in[kElements];
+#pragma GCC unroll 16
+      for (int e = 0; e < kElements; ++e) in[e] = load_first(base[e] + run.x + done, count);
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) {
+        const Vec out = load_first(dy + r * dy_pitch + run.y + done, count);
+#pragma GCC unroll 16
+        for (int e = 0; e < kElements; ++e) sum[r][e] = fma(out, in[e], sum[r][e]);
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int e = 0; e < kElements; ++e) {
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      float lanes[kLanes];
+      store(lanes, sum[r][e]);
+      for (int half = kLanes / 2; half >= 1; half /= 2) {
+        for (int lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
+      }
+      sums[e * kRows + r] += lanes[0];
+    }
+  }
+}
+
+template <int kRows, int kElements>
+void accumulate_rest(int elements, const std::int32_t* offsets, const float* x, std::int64_t pitch,
+                     const pysim::ColumnRun* runs, std::int64_t run_count, const float* dy,
+                     std::int64_t dy_pitch, float* sums) {
+  if (elements == kElements) {
+    accumulate_tile<kRows, kElements>(offsets, x, pitch, runs, run_count, dy, dy_pitch, sums);
+  } else if constexpr (kElements > 1) {
+    accumulate_rest<kRows, kElements - 1>(elements, offsets, x, pitch, runs, run_count, dy, dy_pitch, sums);
+  }
+}
+
+template <int kRows>
+void accumulate_rows(const pysim::Slab& slab, const float* x, std::int64_t pitch,
+                     const pysim::ColumnRun* runs, std::int64_t run_count, const float* dy,
+                     std::int64_t dy_pitch, float* sums) {
+  constexpr int kElements = kTileVectors[kRows];
+  std::int64_t e = 0;
+  for (; e + kElements <= slab.elements; e += kElements) {
+    accumulate_tile<kRows, kElements>(slab.offsets + e, x, pitch, runs, run_count, dy, dy_pitch,
+                                      sums + e * kRows);
+  }
+  if (e < slab.elements) {
+    accumulate_rest<kRows, kElements - 1>(static_cast<int>(slab.elements - e), slab.offsets + e, x, pitch,
+                                          runs, run_count, dy, dy_pitch, sums + e * kRows);
+  }
+}
+
+void compute_gradient(const pysim::Slab& slab, const float* x, std::int64_t pitch,
+                      const pysim::ColumnRun* runs, std::int64_t run_count, const float* dy,
+                      std::int64_t dy_pitch, float* sums) {
+  switch (slab.rows) {
+    case 1:
+      return accumulate_rows<1>(slab, x, pitch, runs, run_count, dy, dy_pitch, sums);
+    case 2:
+      return accumulate_rows<2>(slab, x, pitch, runs, run_count, dy, dy_pitch, sums);
+    case 3:
+      return accumulate_rows<3>(slab, x, pitch, runs, run_count, dy, dy_pitch, sums);
+    default:
+      return accumulate_rows<4>(slab, x, pitch, runs, run_count, dy, dy_pitch, sums);
   }
 }
 

@@ -11,6 +11,9 @@ namespace pysim {
 /// columns.
 inline constexpr int kSlabRows = 4;
 
+/// See Slab::side_by_side.
+inline constexpr int kMostSideBySide = 16;
+
 /// One slab of W: up to kSlabRows output rows and the reduction elements that any of them keeps.
 ///
 /// weights[e * rows + r] is the weight of row r for the slab's e-th element; offsets[e] says where that
@@ -20,6 +23,9 @@ struct Slab {
   const std::int32_t* offsets;
   std::int64_t elements;
   int rows;  ///< 1..kSlabRows.
+  /// Up to kMostSideBySide: in groups of this many elements, or of any smaller power of two, from the first
+  /// on, offsets follow each other. What does not fill a group at the end does not count.
+  int side_by_side;
 };
 
 /// A run of consecutive columns of X and Y that is computed together.
@@ -29,19 +35,41 @@ struct ColumnRun {
   std::int64_t count;  ///< Columns; at least 1.
 };
 
-/// Y[r][y + j] = bias[r] + sum over e of weights[e][r] * X[offsets[e] * pitch + x + j], for every run of
+/// What is done to a finished sum before it is written: bias, then residual, then ReLU.
+struct Epilogue {
+  const float* bias = nullptr;  ///< One for each row of the slab, or null.
+  const float* residual =
+      nullptr;  ///< Where the slab's first row of the residual starts, or null. Runs as in Y.
+  std::int64_t residual_pitch = 0;
+  bool relu = false;  ///< Negative values become zero; NaN and -0 stay.
+};
+
+/// Y[r][y + j] = epilogue(sum over e of weights[e][r] * X[offsets[e] * pitch + x + j]), for every run of
 /// columns.
 ///
 /// `readable` columns behind the end of a run may be read in X (their values do not matter); nothing but the
-/// run is written. The sum starts at zero, takes the elements in order and adds the bias last. `bias` may be
-/// null.
+/// run is written, or read in the residual. The sum starts at zero and takes the elements in order.
 using SlabKernel = void (*)(const Slab& slab, const float* x, std::int64_t pitch, const ColumnRun* runs,
-                            std::int64_t run_count, std::int64_t readable, const float* bias, float* y,
+                            std::int64_t run_count, std::int64_t readable, const Epilogue& epilogue, float* y,
                             std::int64_t y_pitch);
+
+/// The same for the n columns from x and y on, n from 1 to the table's `lanes`, offsets in units of `pitch`.
+/// Only those columns are read and written. The order of the sum depends on n and on the slab alone.
+using NarrowKernel = void (*)(const Slab& slab, const float* x, std::int64_t pitch, int n,
+                              const Epilogue& epilogue, float* y, std::int64_t y_pitch);
+
+/// The gradient of a slab's weights: sums[e * rows + r] += sum over runs and their columns j of
+/// dY[r][y + j] * X[offsets[e] * pitch + x + j].
+///
+/// Nothing outside the runs is read. The order of the sum is fixed by the runs and the instruction set.
+using GradientKernel = void (*)(const Slab& slab, const float* x, std::int64_t pitch, const ColumnRun* runs,
+                                std::int64_t run_count, const float* dy, std::int64_t dy_pitch, float* sums);
 
 /// The entry points of one instruction set. A table starts from the next slower one, so it never has a hole.
 struct KernelTable {
   SlabKernel slab;
+  NarrowKernel narrow;
+  GradientKernel gradient;
   int lanes;         ///< Columns of one vector; runs that are a multiple of it waste nothing.
   int tile_columns;  ///< Columns that a slab of kSlabRows rows computes at one time.
 };

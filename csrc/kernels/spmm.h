@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "kernels/bsr.h"
 
@@ -10,18 +11,37 @@ namespace pysim {
 /// A packed matrix, ready to be multiplied any number of times, from several threads at once. Immutable.
 class SpmmPlan {
  public:
-  /// Throws std::invalid_argument if the matrix is broken or threads is not 1..kMaxThreads.
-  SpmmPlan(const BsrView& matrix, const KernelTable& kernels, int threads);
+  /// What of the matrix is multiplied.
+  enum class Form {
+    plain,
+    trainable,   ///< W, and weight_gradient() may be called.
+    transposed,  ///< W^T: m and k change places.
+  };
+
+  /// `bias` is (m) or empty. Throws std::invalid_argument if the matrix is broken, the bias has another
+  /// length or threads is not 1..kMaxThreads.
+  SpmmPlan(const BsrView& matrix, Form form, std::vector<float> bias, bool relu, const KernelTable& kernels,
+           int threads);
 
   std::int64_t m() const { return m_; }
   std::int64_t k() const { return k_; }
 
-  /// Y (m, n) = W X (k, n); row i starts at x + i * x_pitch, y + i * y_pitch elements, pitches at least n. X
-  /// and Y must not overlap. The bits of the result do not depend on the number of threads.
-  void run(const float* x, std::int64_t x_pitch, std::int64_t n, float* y, std::int64_t y_pitch) const;
+  /// Y (m, n) = W X (k, n) + bias + residual (m, n), then ReLU if the plan has it; row i starts at x + i *
+  /// x_pitch elements and so on, pitches at least n. `residual` may be null. Y must not overlap the others.
+  /// The bits of the result do not depend on the number of threads.
+  void run(const float* x, std::int64_t x_pitch, std::int64_t n, const float* residual,
+           std::int64_t residual_pitch, float* y, std::int64_t y_pitch) const;
+
+  /// values[i] = sum over n of dY[o][n] * X[k][n], where values[i] holds W[o][k]; zero where a ragged block
+  /// leaves W. dY (m, n), X (k, n), `count` values. Throws std::logic_error unless the plan is trainable. The
+  /// bits of the result do not depend on the number of threads.
+  void weight_gradient(const float* dy, std::int64_t dy_pitch, const float* x, std::int64_t x_pitch,
+                       std::int64_t n, float* values, std::int64_t count) const;
 
  private:
   PackedMatrix matrix_;
+  std::vector<float> bias_;
+  bool relu_;
   const KernelTable& kernels_;
   std::int64_t m_;
   std::int64_t k_;

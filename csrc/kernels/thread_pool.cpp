@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <exception>
@@ -9,7 +10,6 @@
 #include <mutex>
 #include <string>
 #include <thread>
-#include <utility>
 #include <vector>
 
 #include "base/check.h"
@@ -32,95 +32,92 @@ inline void pause_between_looks() {
   std::this_thread::yield();
 }
 
-class ThreadPool {
- public:
-  void run(int threads, std::int64_t count, const std::function<void(std::int64_t)>& task) {
-    const std::lock_guard turn(turn_);
-    const int helpers = threads - 1;
-    bool asleep = false;
-    {
-      const std::lock_guard lock(mutex_);
-      while (static_cast<int>(workers_.size()) < helpers) {
-        const std::uint64_t seen = generation_.load(std::memory_order_relaxed);
-        workers_.emplace_back([this, seen] { work(seen); });
-      }
-      task_ = &task;
-      count_ = count;
-      places_ = helpers;
-      next_.store(0, std::memory_order_relaxed);
-      generation_.fetch_add(1, std::memory_order_release);
-      asleep = asleep_ > 0;
-    }
-    if (asleep) wake_.notify_all();
-    drain(task);
-    // Nothing is left to hand out. Workers that have not come by now need not: whoever calls never waits for
-    // the scheduler to wake a thread that would find nothing to do.
-    {
-      const std::lock_guard lock(mutex_);
-      task_ = nullptr;
-    }
-    for (int look = 0; helping_.load(std::memory_order_acquire) != 0; ++look) {
-      if (look < kLooks) {
-        pause_between_looks();
-      } else {
-        std::unique_lock lock(mutex_);
-        done_.wait(lock, [this] { return helping_.load(std::memory_order_acquire) == 0; });
-      }
-    }
-    if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
-  }
+/// A job: tasks that threads take one after the other. No exception leaves the thread that meets it.
+struct SharedTasks {
+  const std::function<void(std::int64_t)>& task;
+  std::int64_t count;
+  std::atomic<std::int64_t> next{0};
+  std::mutex mutex{};
+  std::exception_ptr error{};
 
- private:
-  void drain(const std::function<void(std::int64_t)>& task) {
+  void drain() {
     for (;;) {
-      const std::int64_t i = next_.fetch_add(1, std::memory_order_relaxed);
-      if (i >= count_) return;
+      const std::int64_t i = next.fetch_add(1, std::memory_order_relaxed);
+      if (i >= count) return;
       try {
         task(i);
       } catch (...) {
-        const std::lock_guard lock(mutex_);
-        if (!error_) error_ = std::current_exception();
-        next_.store(count_, std::memory_order_relaxed);
+        const std::lock_guard lock(mutex);
+        if (!error) error = std::current_exception();
+        next.store(count, std::memory_order_relaxed);
       }
     }
   }
+};
 
+/// A job is open from the moment it is posted until the caller finds no task left. Workers that come in
+/// between join it; those that come later do not, and nobody waits for them: on a busy machine a worker may
+/// take milliseconds to get a core.
+class ThreadPool {
+ public:
+  void run(int threads, SharedTasks& tasks) {
+    const std::lock_guard turn(turn_);
+    const int helpers = threads - 1;
+    int asleep = 0;
+    {
+      const std::lock_guard lock(mutex_);
+      while (static_cast<int>(workers_.size()) < helpers) {
+        workers_.emplace_back([this, seen = generation_.load(std::memory_order_relaxed)] { work(seen); });
+      }
+      tasks_ = &tasks;
+      places_ = helpers;
+      generation_.fetch_add(1, std::memory_order_release);
+      asleep = asleep_;
+    }
+    for (int i = 0; i < std::min(asleep, helpers); ++i) wake_.notify_one();
+    tasks.drain();
+    {
+      const std::lock_guard lock(mutex_);
+      places_ = 0;
+    }
+    for (int look = 0; look < kLooks && busy_.load(std::memory_order_acquire) != 0; ++look)
+      pause_between_looks();
+    std::unique_lock lock(mutex_);
+    done_.wait(lock, [this] { return busy_.load(std::memory_order_relaxed) == 0; });
+  }
+
+ private:
   void work(std::uint64_t seen) {
     for (;;) {
       for (int look = 0; look < kLooks && generation_.load(std::memory_order_acquire) == seen; ++look)
         pause_between_looks();
-      const std::function<void(std::int64_t)>* task = nullptr;
+      SharedTasks* tasks = nullptr;
       {
         std::unique_lock lock(mutex_);
         ++asleep_;
         wake_.wait(lock, [&] { return generation_.load(std::memory_order_relaxed) != seen; });
         --asleep_;
         seen = generation_.load(std::memory_order_relaxed);
-        if (task_ == nullptr || places_ == 0) continue;
+        if (places_ == 0) continue;
         --places_;
-        helping_.fetch_add(1, std::memory_order_relaxed);
-        task = task_;
+        busy_.fetch_add(1, std::memory_order_relaxed);
+        tasks = tasks_;
       }
-      drain(*task);
-      if (helping_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
-        const std::lock_guard lock(mutex_);
-        done_.notify_one();
-      }
+      tasks->drain();
+      const std::lock_guard lock(mutex_);
+      if (busy_.fetch_sub(1, std::memory_order_release) == 1) done_.notify_one();
     }
   }
 
-  std::mutex turn_;   // One job at a time.
-  std::mutex mutex_;  // Guards what is not atomic below.
+  std::mutex turn_;  // One job at a time.
+  std::mutex mutex_;
   std::condition_variable wake_;
   std::condition_variable done_;
   std::vector<std::thread> workers_;
-  const std::function<void(std::int64_t)>* task_ = nullptr;  // Null while no job takes helpers.
-  std::int64_t count_ = 0;                                   // Written only while nobody helps.
-  int places_ = 0;                                           // Helpers that the job still takes.
+  SharedTasks* tasks_ = nullptr;
+  int places_ = 0;  // Workers that may still join the job.
   int asleep_ = 0;
-  std::exception_ptr error_;  // The job's first.
-  std::atomic<std::int64_t> next_{0};
-  std::atomic<int> helping_{0};
+  std::atomic<int> busy_{0};  // Workers that have joined and not yet left.
   std::atomic<std::uint64_t> generation_{0};
 };
 
@@ -154,7 +151,9 @@ void run_parallel(int threads, std::int64_t count, const std::function<void(std:
     for (std::int64_t i = 0; i < count; ++i) task(i);
     return;
   }
-  process_pool().run(threads, count, task);
+  SharedTasks tasks{.task = task, .count = count};
+  process_pool().run(threads, tasks);
+  if (tasks.error) std::rethrow_exception(tasks.error);
 }
 
 }  // namespace pysim

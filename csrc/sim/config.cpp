@@ -35,6 +35,8 @@ void ArrayConfig::check() const {
   require(cols >= 1 && cols <= max_side, "array cols", sides, std::to_string(cols));
   require(mux >= 1 && mux <= max_mux, "array mux", "1 to " + std::to_string(max_mux), std::to_string(mux));
   require(group_cols >= 1, "array group_cols", "at least 1", std::to_string(group_cols));
+  require(cores >= 1 && cores <= max_cores, "array cores", "1 to " + std::to_string(max_cores),
+          std::to_string(cores));
   require(dataflow != Dataflow::is || (skip != Skip::group && skip != Skip::mux), "array skip",
           "none, tile or gather with dataflow is", skip == Skip::group ? "group" : "mux");
 }

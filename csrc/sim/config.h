@@ -29,9 +29,11 @@ struct ArrayConfig {
   Pipelining pipelining = Pipelining::overlap;
   std::int64_t mux = 2;         ///< Inputs of a PE's multiplexer, at least 1; used by Skip::mux alone.
   std::int64_t group_cols = 1;  ///< Array columns that share a feeder, at least 1; used by Skip::group alone.
+  std::int64_t cores = 1;       ///< Such arrays, 1 to max_cores; they share a layer and the channel.
 
   static constexpr std::int64_t max_side = 65536;  ///< So that rows * cols always fits in 64 bits.
   static constexpr std::int64_t max_mux = 1024;
+  static constexpr std::int64_t max_cores = 1024;
 
   /// Throws std::invalid_argument if a field is out of range or the dataflow has no such skip.
   void check() const;

@@ -1,12 +1,17 @@
 #include "sim/cycle_engine.h"
 
 #include <algorithm>
+#include <chrono>
 #include <stdexcept>
 #include <string>
 
 #include "base/check.h"
 #include "base/checked_math.h"
+#include "sim/cores.h"
+#include "sim/demand.h"
 #include "sim/event_engine.h"
+#include "sim/memory.h"
+#include "sim/memory_stepper.h"
 #include "sim/operands.h"
 #include "sim/output_stationary_array.h"
 #include "sim/stationary_array.h"
@@ -32,6 +37,13 @@ std::int64_t last_cycle(const ArrayConfig& array, const std::vector<Fold>& folds
   return checked_add(last, 3 * array.rows + array.cols, "fold start");
 }
 
+void require_few_stalls(std::int64_t cycles) {
+  constexpr std::int64_t most = std::int64_t{1} << 32;
+  require(cycles <= most, "cycle engine",
+          "at most 2^32 cycles with memory (use engine=\"event\" for a channel this slow)",
+          std::to_string(cycles));
+}
+
 void require_steppable(const ArrayConfig& array, std::int64_t cycles) {
   const std::int64_t limit = std::min(max_cycles, max_pe_steps / (array.rows * array.cols));
   require(cycles <= limit, "cycle engine",
@@ -40,13 +52,96 @@ void require_steppable(const ArrayConfig& array, std::int64_t cycles) {
           std::to_string(cycles));
 }
 
-template <class Array>
-Counts step_all(Array&& pes, std::int64_t limit) {
-  Counts counts;
-  for (std::int64_t cycle = 0; !pes.done(); ++cycle) {
-    if (cycle > limit) throw std::logic_error("cycle engine: results are missing after the last fold");
-    pes.step(cycle, counts);
+/// The traffic beside the array; null where there is no memory.
+struct Traffic {
+  const MemoryConfig* memory;
+  TransferPlan plan;
+};
+
+/// Lets the caller end a long run. The clock is looked at after about a million PE-steps.
+class Heartbeat {
+ public:
+  Heartbeat(const ArrayConfig& array, void (*poll)())
+      : poll_(poll), between_(std::max<std::int64_t>(1, (1 << 20) / (256 + array.rows * array.cols))) {
+    if (poll_ != nullptr) poll_();
   }
+
+  /// Once a cycle.
+  void beat() {
+    if (--left_ > 0 || poll_ == nullptr) return;
+    left_ = between_;
+    const Clock::time_point now = Clock::now();
+    if (now < due_) return;
+    poll_();
+    due_ = Clock::now() + interval;
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  static constexpr std::chrono::milliseconds interval{50};
+
+  void (*poll_)();
+  std::int64_t between_;
+  std::int64_t left_ = between_;
+  Clock::time_point due_ = Clock::now() + interval;
+};
+
+template <class Array>
+Counts step_arrays(std::vector<Array>& arrays, std::int64_t limit, Heartbeat& heart) {
+  Counts counts;
+  for (Array& pes : arrays) {
+    for (std::int64_t cycle = 0; !pes.done(); ++cycle) {
+      if (cycle > limit) throw std::logic_error("cycle engine: results are missing after the last fold");
+      heart.beat();
+      pes.step(cycle, counts);
+    }
+  }
+  return counts;
+}
+
+/// Steps each array in the cycles in which its gates are open; every other cycle before it has ended is a
+/// stall. What is reported is the core that ends last; while outputs are still written it stalls for them.
+template <class Array>
+Counts step_with_memory(std::vector<Array>& arrays, std::int64_t limit, const Traffic& traffic,
+                        Heartbeat& heart) {
+  Counts counts;
+  MemoryCounts memory;
+  ChannelStepper channel(traffic.plan, *traffic.memory, memory);
+  std::vector<CoreStepper> cores;
+  for (const CorePlan& plan : traffic.plan.cores) cores.emplace_back(plan, *traffic.memory);
+  std::vector<std::int64_t> ends(cores.size(), -1);
+  std::int64_t cycle = 0;
+  for (;; ++cycle) {
+    heart.beat();
+    for (CoreStepper& core : cores) core.release();
+    channel.begin(cycle, cores);
+    bool stepping = false;
+    for (std::size_t i = 0; i < cores.size(); ++i) {
+      if (ends[i] < 0 && arrays[i].done()) ends[i] = cycle;
+      stepping = stepping || ends[i] < 0;
+    }
+    if (!stepping && channel.done()) break;
+    if (cycle > limit) throw std::logic_error("cycle engine: a transfer or a result never comes");
+    for (std::size_t i = 0; i < cores.size(); ++i) {
+      if (ends[i] >= 0) continue;
+      if (!cores[i].open(cycle, channel.arrival())) {
+        cores[i].count_stall();
+        continue;
+      }
+      arrays[i].step(cores[i].stepped(), counts);
+      cores[i].count_step();
+    }
+    channel.end(cycle, cores);
+  }
+  const auto last = static_cast<std::size_t>(std::max_element(ends.begin(), ends.end()) - ends.begin());
+  memory.compute_cycles = cores[last].stepped();
+  for (const StallCause cause : {StallCause::weight, StallCause::input, StallCause::output}) {
+    memory.stalls[static_cast<std::size_t>(cause)] = cores[last].stalls(cause);
+  }
+  memory.stalls[static_cast<std::size_t>(StallCause::output)] += cycle - ends[last];
+  for (const Array& pes : arrays) memory.add(pes.accesses());
+  counts.cycles = cycle;
+  counts.memory = memory;
   return counts;
 }
 
@@ -74,20 +169,69 @@ std::vector<FoldStart> clock_starts(const ArrayConfig& array, const std::vector<
   return starts;
 }
 
+/// (m, k): whether each weight lies in a kept block.
+std::vector<std::uint8_t> kept_weights(const Layer& layer) {
+  const std::vector<std::uint8_t> all(static_cast<std::size_t>(layer.grid.m * layer.grid.k), 1);
+  return masked_weights(layer, all.data());
+}
+
+/// The folds of each core, with the strips and tiles that they are of.
+std::vector<FoldList> split_by_core(const FoldList& list, const CoreMap& cores) {
+  std::vector<FoldList> lists(static_cast<std::size_t>(cores.cores()), FoldList{list.strips, list.tiles, {}});
+  for (const Fold& fold : list.folds) lists[static_cast<std::size_t>(fold.core)].folds.push_back(fold);
+  return lists;
+}
+
+template <class Array, class Ops, class Sum, class Operand>
+Counts step_all(const Operands<Operand, Sum>& shared, const std::vector<FoldList>& lists,
+                const std::vector<std::vector<FoldStart>>& starts, std::int64_t limit, const Traffic& traffic,
+                const Stepping& how) {
+  Heartbeat heart(shared.array, how.poll);
+  std::vector<Ops> operands;
+  for (const FoldList& list : lists) {
+    operands.push_back(Ops{Operands<Operand, Sum>{shared.array, shared.layer, list, shared.block_col,
+                                                  shared.w, shared.x, shared.y, shared.kept, shared.summed}});
+  }
+  std::vector<Array> arrays;
+  for (std::size_t core = 0; core < lists.size(); ++core) {
+    arrays.emplace_back(operands[core], starts[core], how.kernels);
+  }
+  return traffic.memory == nullptr ? step_arrays(arrays, limit, heart)
+                                   : step_with_memory(arrays, limit, traffic, heart);
+}
+
 template <class Operand, class Sum>
 Counts simulate(const ArrayConfig& config, const Layer& layer, const Operand* w, const Operand* x, Sum* y,
-                const ArrayKernels& kernels, const std::vector<FoldStart>* given) {
+                const Stepping& how) {
+  const MemoryConfig* const memory = how.memory;
   // Only to refuse a run that would not end; no figure of it is reported.
-  require_steppable(config, simulate_event(config, layer).cycles);
+  require_steppable(config, checked_mul(simulate_event(config, layer).cycles, config.cores, "cycle engine"));
   ArrayConfig array = config;
   array.mux = std::min(array.mux, layer.grid.block_cols());  // More inputs than that are never used.
 
-  const FoldList list = list_folds(array, layer, max_folds);
-  const std::vector<FoldStart> starts = given != nullptr ? *given : clock_starts(array, list.folds);
-  require(starts.size() == list.folds.size(), "fold starts", std::to_string(list.folds.size()) + " starts",
-          std::to_string(starts.size()));
-  const std::int64_t limit = last_cycle(array, list.folds, starts);
+  const CoreMap cores(array, layer);
+  Traffic traffic{memory, {}};
+  std::int64_t fold_positions = layer.n;
+  if (memory != nullptr) {
+    MemoryPlan plan = plan_memory(array, layer, cores, *memory);
+    traffic.plan = std::move(plan.transfers);
+    if (plan.ranges_apart) fold_positions = range_positions(layer);
+  }
+  const std::vector<FoldList> lists =
+      split_by_core(list_folds(array, layer, cores, fold_positions, max_folds), cores);
+  std::vector<std::vector<FoldStart>> starts;
+  std::int64_t limit = 0;
+  for (const FoldList& list : lists) {
+    starts.push_back(how.starts != nullptr ? *how.starts : clock_starts(array, list.folds));
+    require(starts.back().size() == list.folds.size(), "fold starts",
+            std::to_string(list.folds.size()) + " starts", std::to_string(starts.back().size()));
+    limit = std::max(limit, last_cycle(array, list.folds, starts.back()));
+  }
   require_steppable(array, limit);
+  if (memory != nullptr) {
+    limit = time_plan(traffic.plan, *memory).cycles;  // A bound for the loop; the steppers find their own.
+    require_few_stalls(limit);
+  }
 
   Folder folder(array, layer);
   std::vector<std::int64_t> block_col(static_cast<std::size_t>(layer.grid.k));
@@ -96,28 +240,28 @@ Counts simulate(const ArrayConfig& config, const Layer& layer, const Operand* w,
   }
   const std::vector<Operand> masked = masked_weights(layer, w);
   std::fill(y, y + layer.grid.m * layer.n, Sum{0});
-  const Operands<Operand, Sum> shared{array, layer, list, std::move(block_col), masked.data(), x, y};
+  std::vector<std::uint8_t> kept, summed;
+  if (memory != nullptr && array.dataflow == Dataflow::is) kept = kept_weights(layer);
+  if (memory != nullptr) summed.resize(static_cast<std::size_t>(layer.grid.m * layer.n));
+  const Operands<Operand, Sum> shared{array, layer, lists[0],    std::move(block_col), masked.data(),
+                                      x,     y,     kept.data(), summed.data()};
+  using WeightOps = WeightStationaryOperands<Operand, Sum>;
+  using InputOps = InputStationaryOperands<Operand, Sum>;
+  using OutputOps = OutputStationaryOperands<Operand, Sum>;
   Counts counts;
   switch (array.dataflow) {
-    case Dataflow::ws: {
-      const WeightStationaryOperands<Operand, Sum> operands{shared};
-      counts = step_all(
-          StationaryArray<Operand, Sum, WeightStationaryOperands<Operand, Sum>>(operands, starts, kernels),
-          limit);
+    case Dataflow::ws:
+      counts = step_all<StationaryArray<Operand, Sum, WeightOps>, WeightOps>(shared, lists, starts, limit,
+                                                                             traffic, how);
       break;
-    }
-    case Dataflow::is: {
-      const InputStationaryOperands<Operand, Sum> operands{shared};
-      counts = step_all(
-          StationaryArray<Operand, Sum, InputStationaryOperands<Operand, Sum>>(operands, starts, kernels),
-          limit);
+    case Dataflow::is:
+      counts = step_all<StationaryArray<Operand, Sum, InputOps>, InputOps>(shared, lists, starts, limit,
+                                                                           traffic, how);
       break;
-    }
-    case Dataflow::os: {
-      const OutputStationaryOperands<Operand, Sum> operands{shared};
-      counts = step_all(OutputStationaryArray<Operand, Sum>(operands, starts, kernels), limit);
+    case Dataflow::os:
+      counts = step_all<OutputStationaryArray<Operand, Sum>, OutputOps>(shared, lists, starts, limit, traffic,
+                                                                        how);
       break;
-    }
   }
   counts.skipped_macs = layer.grid.m * layer.grid.k * layer.n - counts.macs;
   counts.kept_macs = folder.kept_weights() * layer.n;
@@ -127,18 +271,17 @@ Counts simulate(const ArrayConfig& config, const Layer& layer, const Operand* w,
 }  // namespace
 
 Counts simulate_cycle(const ArrayConfig& array, const Layer& layer, const float* w, const float* x, float* y,
-                      const ArrayKernels& kernels, const std::vector<FoldStart>* starts) {
-  return simulate<float, float>(array, layer, w, x, y, kernels, starts);
+                      const Stepping& how) {
+  return simulate<float, float>(array, layer, w, x, y, how);
 }
 
 Counts simulate_cycle(const ArrayConfig& array, const Layer& layer, const std::int8_t* w,
-                      const std::int8_t* x, std::int32_t* y, const ArrayKernels& kernels,
-                      const std::vector<FoldStart>* starts) {
-  return simulate<std::int8_t, std::int32_t>(array, layer, w, x, y, kernels, starts);
+                      const std::int8_t* x, std::int32_t* y, const Stepping& how) {
+  return simulate<std::int8_t, std::int32_t>(array, layer, w, x, y, how);
 }
 
 std::vector<ScheduledFold> schedule_folds(const ArrayConfig& array, const Layer& layer) {
-  const FoldList list = list_folds(array, layer, max_folds);
+  const FoldList list = list_folds(array, layer, CoreMap(array, layer), layer.n, max_folds);
   const std::vector<FoldStart> starts = clock_starts(array, list.folds);
   std::vector<ScheduledFold> folds;
   for (std::size_t f = 0; f < starts.size(); ++f) folds.push_back({starts[f], list.folds[f].depth});

@@ -3,6 +3,9 @@
 #include <algorithm>
 
 #include "base/checked_math.h"
+#include "sim/cores.h"
+#include "sim/demand.h"
+#include "sim/memory.h"
 #include "sim/schedule.h"
 
 namespace pysim {
@@ -15,20 +18,33 @@ std::int64_t strip_macs(const Strip& strip, std::int64_t n) {
   return weights * n;
 }
 
-/// Adds `folds` folds of `depth` to the clock and to the counts.
-void add_folds(const ArrayConfig& array, std::int64_t depth, std::int64_t folds, FoldClock& clock,
-               std::int64_t& slots, Counts& counts) {
-  clock.add(depth, folds);
+/// Counts `folds` folds of `depth`; the clocks are the caller's.
+void count_folds(const ArrayConfig& array, std::int64_t depth, std::int64_t folds, std::int64_t& slots,
+                 Counts& counts) {
   counts.folds += folds;
   const std::int64_t fold_slots = checked_mul(depth, array.rows * array.cols, "MAC slots");
   slots = checked_add(slots, checked_mul(fold_slots, folds, "MAC slots"), "MAC slots");
 }
 
+void add_memory(const ArrayConfig& array, const Layer& layer, const MemoryConfig& memory,
+                const CoreMap& cores, Counts& counts) {
+  const MemoryPlan plan = plan_memory(array, layer, cores, memory);
+  const MemoryTiming timing = time_plan(plan.transfers, memory);
+  counts.memory.emplace();
+  count_traffic(plan, *counts.memory);
+  counts.folds = 0;
+  for (const Demand& demand : plan.demands) counts.folds += demand.folds;
+  counts.memory->compute_cycles = timing.compute_cycles;
+  std::copy(timing.stalls, timing.stalls + 3, counts.memory->stalls);
+  counts.cycles = timing.cycles;
+}
+
 }  // namespace
 
-Counts simulate_event(const ArrayConfig& array, const Layer& layer) {
+Counts simulate_event(const ArrayConfig& array, const Layer& layer, const MemoryConfig* memory) {
   Folder folder(array, layer);
-  FoldClock clock(array);
+  const CoreMap cores(array, layer);
+  std::vector<FoldClock> clocks(static_cast<std::size_t>(cores.cores()), FoldClock(array));
   Counts counts;
   std::int64_t slots = 0;
   if (array.dataflow == Dataflow::is) {
@@ -39,7 +55,9 @@ Counts simulate_event(const ArrayConfig& array, const Layer& layer) {
     for (std::int64_t i = 0; i < folder.reduction_tiles(); ++i) {
       folder.fill_reduction_tile(i, tile);
       if (tile.depth == 0) continue;
-      add_folds(array, tile.depth, folder.position_tiles(), clock, slots, counts);
+      // The first core has as many position tiles as any.
+      clocks[0].add(tile.depth, ceil_div(folder.position_tiles(), cores.cores()));
+      count_folds(array, tile.depth, folder.position_tiles(), slots, counts);
       counts.macs += tile.depth * tile.reduction.size() * layer.n;
     }
   } else {
@@ -48,14 +66,16 @@ Counts simulate_event(const ArrayConfig& array, const Layer& layer) {
       folder.fill_strip(i, strip);
       const std::int64_t folds = folder.folds_of(strip);
       if (folds == 0) continue;
-      add_folds(array, folder.depth_of(strip), folds, clock, slots, counts);
+      clocks[static_cast<std::size_t>(cores.core_of(i))].add(folder.depth_of(strip), folds);
+      count_folds(array, folder.depth_of(strip), folds, slots, counts);
       counts.macs += strip_macs(strip, layer.n);
     }
   }
-  counts.cycles = clock.total_cycles();
+  for (const FoldClock& clock : clocks) counts.cycles = std::max(counts.cycles, clock.total_cycles());
   counts.skipped_macs = layer.grid.m * layer.grid.k * layer.n - counts.macs;
   counts.kept_macs = folder.kept_weights() * layer.n;
   counts.padded_macs = slots - counts.macs;
+  if (memory != nullptr) add_memory(array, layer, *memory, cores, counts);
   return counts;
 }
 

@@ -31,6 +31,7 @@ Folder::Folder(const ArrayConfig& array, const Layer& layer) : array_(array), la
   array.check();
   layer.grid.check();
   require(layer.n >= 1, "layer", "n of at least 1", std::to_string(layer.n));
+  layer.conv.check(layer.grid.positions, layer.n);
   const std::int64_t weights = checked_mul(layer.grid.m, layer.grid.k, "layer m * k");
   checked_mul(weights, layer.n, "layer m * k * n");
   const std::int64_t feeders = ceil_div(layer.grid.m, array.feeder_cols());

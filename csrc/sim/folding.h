@@ -7,6 +7,7 @@
 
 #include "base/block_grid.h"
 #include "sim/config.h"
+#include "sim/memory_config.h"
 
 namespace pysim {
 
@@ -15,6 +16,7 @@ struct Layer {
   BlockGrid grid;
   const std::uint8_t* mask;  ///< (block rows, block columns), row-major; nonzero where the block is kept.
   std::int64_t n;            ///< Output positions, at least 1.
+  ConvShape conv{};          ///< Used by the memory alone: which elements of X are the same pixel.
 };
 
 /// Indices begin to end - 1 of the reduction, or of the output features.

@@ -51,6 +51,7 @@ class LeftEdge {
         feeder_cols_(operands.array.feeder_cols()),
         groups_(ceil_div(cols_, feeder_cols_)),
         lone_(groups_ == 1 && members_ == 1),
+        counted_(operands.summed != nullptr),
         edge_(std::move(edge)),
         feed_fold_(static_cast<std::size_t>(rows_ * groups_), -1),
         lines_(static_cast<std::size_t>(rows_ * groups_ * members_)),
@@ -71,6 +72,8 @@ class LeftEdge {
   std::int64_t words() const { return words_; }
   std::int64_t pitch() const { return pitch_; }
   TokenWord* tokens(std::int64_t r) { return tokens_.row(r); }
+  /// Operands that feeders have taken from a buffer so far; 0 if they are not counted.
+  std::int64_t reads() const { return reads_; }
 
   void advance(std::int64_t cycle) { edge_.advance(cycle); }
 
@@ -93,6 +96,7 @@ class LeftEdge {
       const Operand* const operand = lines[r].peek();
       if ((operand != nullptr) != (steady[r] == all_real)) break;
       ++lines[r].next;
+      count(operand);
       entering[r] = value_of(operand);
     }
     return r;
@@ -171,11 +175,16 @@ class LeftEdge {
 
   static Lane value_of(const Operand* operand) { return operand != nullptr ? to_lane(*operand) : Lane{0}; }
 
+  [[gnu::always_inline]] void count(const Operand* operand) {
+    if (counted_ && operand != nullptr && ops_.is_stored(operand)) ++reads_;
+  }
+
   /// A row's only feeder, without multiplexers. Whether its operand is real.
   bool feed_lone(std::int64_t r, const Beat& beat) {
     Line& line = lines_[static_cast<std::size_t>(r)];
     if (beat.first) line = {ops_.stream(beat.fold, 0, r, 0), 0};
     const Operand* const operand = beat.fold >= 0 ? line.take() : nullptr;
+    count(operand);
     entering_.row(0)[r] = value_of(operand);
     return operand != nullptr;
   }
@@ -210,6 +219,7 @@ class LeftEdge {
 
   /// As feed_groups() where no token changes. False, and nothing done, if one would.
   bool feed_steadily(std::int64_t r) {
+    const std::int64_t reads = reads_;
     for (std::int64_t group = 0; group < groups_; ++group) {
       const bool real = put(r, group, [](Line& line) { return line.take(); });
       if (real == is_real(r, group * feeder_cols_)) continue;
@@ -217,6 +227,7 @@ class LeftEdge {
            line < lines_.data() + (r * groups_ + group + 1) * members_; ++line) {
         --line->next;
       }
+      reads_ = reads;
       return false;
     }
     return true;
@@ -231,6 +242,7 @@ class LeftEdge {
     for (std::int64_t i = 0; i < members_; ++i) {
       const Operand* const operand = take(lines[i]);
       real = real || operand != nullptr;
+      count(operand);
       (groups_ == 1 ? entering_.row(i)[r] : injected_.row(r)[group * feeder_cols_]) = value_of(operand);
     }
     return real;
@@ -242,7 +254,8 @@ class LeftEdge {
 
   const Ops& ops_;
   std::int64_t rows_, cols_, words_, pitch_, members_, feeder_cols_, groups_;
-  bool lone_;  ///< Rows have one feeder with one line.
+  bool lone_;     ///< Rows have one feeder with one line.
+  bool counted_;  ///< Buffer accesses are.
   Edge edge_;
   std::vector<std::int64_t> feed_fold_;  ///< (rows, groups): fold that the feeder is in.
   std::vector<Line> lines_;              ///< (rows, groups, members).
@@ -252,6 +265,7 @@ class LeftEdge {
   std::vector<std::uint8_t> steady_;
   std::vector<std::uint64_t> fed_;  ///< (words): the first columns of the groups.
   Plane<Lane> x_, entering_, injected_;
+  std::int64_t reads_ = 0;
 };
 
 }  // namespace pysim

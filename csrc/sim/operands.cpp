@@ -36,7 +36,8 @@ void require_few(std::int64_t folds, std::int64_t max_folds) {
 
 }  // namespace
 
-FoldList list_folds(const ArrayConfig& array, const Layer& layer, std::int64_t max_folds) {
+FoldList list_folds(const ArrayConfig& array, const Layer& layer, const CoreMap& cores,
+                    std::int64_t fold_positions, std::int64_t max_folds) {
   Folder folder(array, layer);
   FoldList list;
   if (array.dataflow == Dataflow::is) {
@@ -58,7 +59,7 @@ FoldList list_folds(const ArrayConfig& array, const Layer& layer, std::int64_t m
     for (std::int64_t position = 0; tiles > 0 && position < folder.position_tiles(); ++position) {
       for (std::int64_t i = 0; i < tiles; ++i) {
         const std::size_t depth = list.tiles[static_cast<std::size_t>(i)].features.size();
-        list.folds.push_back({i, position, static_cast<std::int64_t>(depth)});
+        list.folds.push_back({i, position, static_cast<std::int64_t>(depth), cores.core_of(position)});
       }
     }
     return list;
@@ -73,8 +74,18 @@ FoldList list_folds(const ArrayConfig& array, const Layer& layer, std::int64_t m
     StripLanes out{strip.feature_begin, strip.feature_end, {}};
     for (const Feed& feed : strip.feeds) out.feeds.push_back(write_out(feed, array.slot_members()));
     list.strips.push_back(std::move(out));
-    for (std::int64_t chunk = 0; chunk < folds; ++chunk) {
-      list.folds.push_back({part, chunk, folder.depth_of(strip)});
+    if (array.dataflow == Dataflow::os) {
+      for (std::int64_t tile = 0; tile < folds; ++tile) {
+        list.folds.push_back({part, tile, folder.depth_of(strip), cores.core_of(i)});
+      }
+      continue;
+    }
+    for (std::int64_t first = 0; first < layer.n; first += fold_positions) {
+      require_few(folds + static_cast<std::int64_t>(list.folds.size()), max_folds);
+      const std::int64_t depth = std::min(layer.n - first, fold_positions);
+      for (std::int64_t chunk = 0; chunk < folds; ++chunk) {
+        list.folds.push_back({part, chunk, depth, cores.core_of(i), first});
+      }
     }
   }
   return list;

@@ -5,15 +5,19 @@
 #include <cstdint>
 #include <vector>
 
+#include "sim/cores.h"
+#include "sim/counts.h"
 #include "sim/folding.h"
 
 namespace pysim {
 
 /// One load of the array.
 struct Fold {
-  std::int64_t part;   ///< Index of its strip, or of its reduction tile.
-  std::int64_t chunk;  ///< `ws`: row chunk of the strip; `os`, `is`: position tile.
-  std::int64_t depth;  ///< Operands streamed, T.
+  std::int64_t part;                ///< Index of its strip, or of its reduction tile.
+  std::int64_t chunk;               ///< `ws`: row chunk of the strip; `os`, `is`: position tile.
+  std::int64_t depth;               ///< Operands streamed, T.
+  std::int64_t core;                ///< Which array runs it.
+  std::int64_t first_position = 0;  ///< `ws`: of those that it streams.
 };
 
 /// The reduction elements of one feed, lane by lane.
@@ -44,14 +48,17 @@ struct FoldList {
   std::vector<Fold> folds;
 };
 
-/// Writes out every fold of the layer. Throws std::invalid_argument if there are more than `max_folds`.
-FoldList list_folds(const ArrayConfig& array, const Layer& layer, std::int64_t max_folds);
+/// Writes out every fold of the layer; `ws` folds stream at most `fold_positions`. Throws
+/// std::invalid_argument if there are more than `max_folds`.
+FoldList list_folds(const ArrayConfig& array, const Layer& layer, const CoreMap& cores,
+                    std::int64_t fold_positions, std::int64_t max_folds);
 
 /// A weight or input with the multiplexer input that it is to meet; select is -1 for padding.
 template <class Operand>
 struct Held {
   Operand value;
   std::int32_t select;
+  bool stored = false;  ///< Whether a buffer holds it: neither padding nor in a pruned block.
 };
 
 /// Elements of a matrix that pass one port during a fold, one after the other.
@@ -82,6 +89,8 @@ struct Operands {
   const Operand* w;                     ///< (m, k).
   const Operand* x;                     ///< (k, n).
   Sum* y;                               ///< (m, n), zero before the first fold.
+  const std::uint8_t* kept;  ///< (m, k): whether the weight is in a kept block; if `is` is counted.
+  std::uint8_t* summed;  ///< (m, n): whether the output has a result already; null: accesses are not counted.
 
   const Fold& fold(std::int64_t f) const { return list.folds[static_cast<std::size_t>(f)]; }
   const StripLanes& strip(const Fold& fold) const { return list.strips[static_cast<std::size_t>(fold.part)]; }
@@ -105,24 +114,31 @@ struct Operands {
     const FeedLanes* const feed = feed_of_col(strip, col);
     if (feed == nullptr || lane >= feed->lanes) return {Operand{0}, -1};
     const std::int64_t feature = strip.feature_begin + col;
-    if (array.slot_members() == 1) return {w[feature * layer.grid.k + element(*feed, lane, 0)], 0};
-    const std::uint8_t* const kept = layer.mask + feature / layer.grid.bh * layer.grid.block_cols();
+    const std::uint8_t* const blocks = layer.mask + feature / layer.grid.bh * layer.grid.block_cols();
     std::int64_t chosen = -1;
+    bool stored = false;
     for (std::int64_t i = 0; i < array.slot_members(); ++i) {
       const std::int64_t k = element(*feed, lane, i);
       if (k < 0) continue;
-      const bool keeps = kept[block_col[static_cast<std::size_t>(k)]] != 0;
+      const bool keeps = blocks[block_col[static_cast<std::size_t>(k)]] != 0;
       if (chosen < 0 || keeps) chosen = i;
+      stored = keeps;
       if (keeps) break;
     }
     const std::int64_t k = element(*feed, lane, chosen);
-    return {w[feature * layer.grid.k + k], static_cast<std::int32_t>(chosen)};
+    return {w[feature * layer.grid.k + k], static_cast<std::int32_t>(chosen), stored};
   }
 };
 
 /// `ws`: rows hold lanes, columns features; positions are streamed.
 template <class Operand, class Sum>
 struct WeightStationaryOperands : Operands<Operand, Sum> {
+  /// Words that a buffer was read for: what enters from above, what enters from the left.
+  static std::int64_t& pushed_reads(ArrayAccesses& accesses) { return accesses.weight_reads; }
+  static std::int64_t& streamed_reads(ArrayAccesses& accesses) { return accesses.input_reads; }
+  /// Whether the buffer holds an operand that a feeder has sent.
+  bool is_stored(const Operand* /*operand*/) const { return true; }
+
   /// What a feeder sends on one multiplexer line of a row.
   Stream<const Operand> stream(std::int64_t f, std::int64_t feeder, std::int64_t row,
                                std::int64_t member) const {
@@ -134,11 +150,13 @@ struct WeightStationaryOperands : Operands<Operand, Sum> {
     if (lane >= feed.lanes) return {};
     const std::int64_t k = this->element(feed, lane, member);
     if (k < 0) return {};
-    return {.base = this->x + k * this->layer.n, .length = fold.depth};
+    return {.base = this->x + k * this->layer.n + fold.first_position, .length = fold.depth};
   }
 
   /// Whether two folds push the same operands.
-  bool same_pushes(std::int64_t /*f*/, std::int64_t /*g*/) const { return false; }
+  bool same_pushes(std::int64_t f, std::int64_t g) const {
+    return this->fold(f).part == this->fold(g).part && this->fold(f).chunk == this->fold(g).chunk;
+  }
 
   /// What the j-th push of a preload brings into the top of a column.
   Held<Operand> pushed(std::int64_t f, std::int64_t j, std::int64_t col) const {
@@ -148,16 +166,21 @@ struct WeightStationaryOperands : Operands<Operand, Sum> {
 
   /// Where the results of a column go.
   Stream<Sum> results(std::int64_t f, std::int64_t col) const {
-    const StripLanes& strip = this->strip(this->fold(f));
+    const Fold& fold = this->fold(f);
+    const StripLanes& strip = this->strip(fold);
     const std::int64_t feature = strip.feature_begin + col;
     if (feature >= strip.feature_end) return {};
-    return {.base = this->y + feature * this->layer.n, .length = this->layer.n};
+    return {.base = this->y + feature * this->layer.n + fold.first_position, .length = fold.depth};
   }
 };
 
 /// `is`: rows hold reduction elements, columns positions; features are streamed.
 template <class Operand, class Sum>
 struct InputStationaryOperands : Operands<Operand, Sum> {
+  static std::int64_t& pushed_reads(ArrayAccesses& accesses) { return accesses.input_reads; }
+  static std::int64_t& streamed_reads(ArrayAccesses& accesses) { return accesses.weight_reads; }
+  bool is_stored(const Operand* operand) const { return this->kept[operand - this->w] != 0; }
+
   Stream<const Operand> stream(std::int64_t f, std::int64_t /*feeder*/, std::int64_t row,
                                std::int64_t /*member*/) const {
     const TileFeatures& tile = this->tile(this->fold(f));
@@ -176,7 +199,7 @@ struct InputStationaryOperands : Operands<Operand, Sum> {
     const std::int64_t row = this->array.rows - 1 - j;
     const std::int64_t position = fold.chunk * this->array.cols + col;
     if (row >= reduction.size() || position >= this->layer.n) return {Operand{0}, -1};
-    return {this->x[(reduction.begin + row) * this->layer.n + position], 0};
+    return {this->x[(reduction.begin + row) * this->layer.n + position], 0, true};
   }
 
   Stream<Sum> results(std::int64_t f, std::int64_t col) const {
@@ -194,6 +217,10 @@ struct InputStationaryOperands : Operands<Operand, Sum> {
 /// `os`: rows hold positions, columns features; the lanes of the reduction are streamed.
 template <class Operand, class Sum>
 struct OutputStationaryOperands : Operands<Operand, Sum> {
+  static std::int64_t& pushed_reads(ArrayAccesses& accesses) { return accesses.weight_reads; }
+  static std::int64_t& streamed_reads(ArrayAccesses& accesses) { return accesses.input_reads; }
+  bool is_stored(const Operand* /*operand*/) const { return true; }
+
   Stream<const Operand> stream(std::int64_t f, std::int64_t feeder, std::int64_t row,
                                std::int64_t member) const {
     const Fold& fold = this->fold(f);

@@ -50,7 +50,17 @@ class OutputStationaryArray {
   /// Whether every result of every fold has left.
   bool done() const { return folds_ == 0 || columns_done_ == cols_; }
 
-  /// One clock edge. Throws std::logic_error if a register is overwritten before it has been read.
+  /// Words taken from the buffers and put there so far; reads are zero if they are not counted.
+  ArrayAccesses accesses() const {
+    ArrayAccesses found;
+    Ops::streamed_reads(found) = left_.reads();
+    Ops::pushed_reads(found) = top_.reads();
+    found.output_writes = output_writes_;
+    return found;
+  }
+
+  /// One clock edge; cycles are counted from 0 and none is left out. Throws std::logic_error if a register is
+  /// overwritten before it has been read.
   void step(std::int64_t cycle, Counts& counts) {
     drain(cycle, counts);
     left_.advance(cycle);
@@ -121,7 +131,7 @@ class OutputStationaryArray {
       draining_[at] |= finished_[at];
       finished_[at] = 0;
       if (draining_[at] == 0) continue;
-      counts.cycles = cycle + 1;
+      counts.cycles = std::max(counts.cycles, cycle + 1);
       each_col(draining_[at], i, [&](std::int64_t c) { leave(c, counts); });
     }
   }
@@ -129,7 +139,10 @@ class OutputStationaryArray {
   void leave(std::int64_t c, Counts& counts) {
     Column& column = columns_[static_cast<std::size_t>(c)];
     const std::int64_t row = --column.chain_left;
-    if (Sum* const to = column.to.at(row)) *to = static_cast<Sum>(chain_.row(rows_ - 1)[c]);
+    if (Sum* const result = column.to.at(row)) {
+      *result = static_cast<Sum>(chain_.row(rows_ - 1)[c]);
+      ++output_writes_;
+    }
     if (row > 0) return;
     draining_[static_cast<std::size_t>(c / word_bits)] &= ~bit_of(c);
     if (c == cols_ - 1) ++counts.folds;
@@ -169,6 +182,7 @@ class OutputStationaryArray {
   std::vector<std::uint64_t> draining_;  ///< (words): columns with results in the chain.
   std::int64_t chain_busy_until_ = -1;
   std::int64_t columns_done_ = 0;
+  std::int64_t output_writes_ = 0;
   WorkCount work_;
 
   Plane<TokenWord> w_token_;  ///< (rows + 1): what enters row 0, then each row's; as w and w_select.

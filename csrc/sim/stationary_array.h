@@ -52,7 +52,18 @@ class StationaryArray {
   /// Whether every result of every fold has left.
   bool done() const { return columns_done_ == cols_ || folds_ == 0; }
 
-  /// One clock edge. Throws std::logic_error if a register is overwritten before it has been read.
+  /// Words taken from the buffers and put there so far; zero if they are not counted.
+  ArrayAccesses accesses() const {
+    ArrayAccesses found;
+    Ops::streamed_reads(found) = left_.reads();
+    Ops::pushed_reads(found) = top_.reads();
+    found.output_reads = output_reads_;
+    found.output_writes = output_writes_;
+    return found;
+  }
+
+  /// One clock edge; cycles are counted from 0 and none is left out. Throws std::logic_error if a register is
+  /// overwritten before it has been read.
   void step(std::int64_t cycle, Counts& counts) {
     left_.advance(cycle);
     // Sums that come down from a steady row to a steady row are of the same elements as before.
@@ -125,15 +136,24 @@ class StationaryArray {
     const Lane* const psum = psum_.row(rows_);
     for (std::int64_t i = 0; i < left_.words(); ++i) {
       if (tokens[i].valid == 0) continue;
-      counts.cycles = cycle + 1;
+      counts.cycles = std::max(counts.cycles, cycle + 1);
       each_col(tokens[i].first, i, [&](std::int64_t c) { begin_fold(c); });
       each_col(tokens[i].valid, i, [&](std::int64_t c) {
         Leaving& column = leaving_[static_cast<std::size_t>(c)];
-        Sum* const to = column.to.at(column.next++);
-        if (to != nullptr) *to = add(*to, psum[c]);
+        Sum* const result = column.to.at(column.next++);
+        if (result == nullptr) return;
+        *result = add(*result, psum[c]);
+        if (ops_.summed != nullptr) count_sum(result - ops_.y);
       });
       each_col(tokens[i].last, i, [&](std::int64_t c) { end_fold(c, counts); });
     }
+  }
+
+  /// A result goes into the output buffer, added to what is there.
+  void count_sum(std::int64_t index) {
+    output_reads_ += ops_.summed[index];
+    ++output_writes_;
+    ops_.summed[index] = 1;
   }
 
   void begin_fold(std::int64_t c) {
@@ -192,6 +212,7 @@ class StationaryArray {
 
   std::vector<Leaving> leaving_;
   std::int64_t columns_done_ = 0;
+  std::int64_t output_reads_ = 0, output_writes_ = 0;
   std::vector<std::int64_t> filled_ = std::vector<std::int64_t>(static_cast<std::size_t>(cols_), 0);
   WorkCount work_;
 

@@ -27,6 +27,7 @@ class TopEdge {
       : ops_(operands),
         cols_(operands.array.cols),
         words_(words),
+        counted_(operands.summed != nullptr),
         depths_(depths),
         edge_(std::move(starts), std::move(depths), 1) {}
 
@@ -38,9 +39,12 @@ class TopEdge {
     return !passing_.empty();
   }
 
+  /// Operands taken from a buffer so far; 0 if they are not counted.
+  std::int64_t reads() const { return reads_; }
+
   /// Fills one row of registers with what enters. Columns without an operand keep their values and get no
   /// token; a token is real where the operand is not padding. selects: written if there are several members.
-  void enter(std::int64_t cycle, Lane* values, std::int32_t* selects, TokenWord* tokens) const {
+  void enter(std::int64_t cycle, Lane* values, std::int32_t* selects, TokenWord* tokens) {
     std::fill(tokens, tokens + words_, TokenWord{});
     for (const Passing& fold : passing_) {
       const Image& image = *fold.image;
@@ -51,12 +55,14 @@ class TopEdge {
         const std::int64_t begin = std::max<std::int64_t>(0, line - image.depth + 1);
         const std::int64_t count = std::min({image.width, cols_ - col, line + 1}) - begin;
         if (count <= 0) continue;
-        const std::int64_t at = (col / image.width * image.lines() + line) * image.width + begin;
+        const std::int64_t piece = col / image.width * image.lines() + line;
+        const std::int64_t at = piece * image.width + begin;
+        if (counted_) reads_ += image.stored[static_cast<std::size_t>(piece)];
         std::copy_n(image.values.data() + at, count, values + col + begin);
         if (!image.selects.empty()) std::copy_n(image.selects.data() + at, count, selects + col + begin);
         TokenWord& word = tokens[col / word_bits];
         word.valid |= ~std::uint64_t{0} >> (word_bits - count) << ((col + begin) % word_bits);
-        word.real |= image.real[static_cast<std::size_t>(at / image.width)] << (col % word_bits);
+        word.real |= image.real[static_cast<std::size_t>(piece)] << (col % word_bits);
       }
       if (entered < cols_) tokens[entered / word_bits].first |= bit_of(entered);
       const std::int64_t ending = entered - image.depth + 1;
@@ -73,6 +79,7 @@ class TopEdge {
     std::vector<Lane> values;
     std::vector<std::int32_t> selects;  ///< Empty without multiplexers.
     std::vector<std::uint64_t> real;    ///< One bit per column, from bit 0 of each chunk and line.
+    std::vector<std::uint8_t> stored;   ///< How many of a chunk's line a buffer holds: at most 64.
 
     std::int64_t lines() const { return depth + width - 1; }
   };
@@ -94,12 +101,13 @@ class TopEdge {
     const std::int64_t depth = depths_[static_cast<std::size_t>(fold)];
     const auto widest = static_cast<std::uint64_t>(std::min({depth, cols_, word_bits}));
     const auto width = static_cast<std::int64_t>(std::bit_floor(widest));
-    Image image{depth, width, {}, {}, {}};
+    Image image{depth, width, {}, {}, {}, {}};
     const auto lines = static_cast<std::size_t>(ceil_div(cols_, width) * image.lines());
     const bool selected = ops_.array.slot_members() > 1;
     image.values.resize(lines * static_cast<std::size_t>(width));
     image.selects.resize(selected ? image.values.size() : 0);
     image.real.resize(lines);
+    image.stored.resize(lines);
     for (std::int64_t col = 0; col < cols_; ++col) {
       const std::int64_t i = col % width;
       std::int64_t line = col / width * image.lines() + i;
@@ -109,6 +117,7 @@ class TopEdge {
         image.values[at] = to_lane(pushed.value);
         if (selected) image.selects[at] = pushed.select;
         image.real[static_cast<std::size_t>(line)] |= pushed.select < 0 ? 0 : bit_of(i);
+        if (pushed.stored) ++image.stored[static_cast<std::size_t>(line)];
       }
     }
     return std::make_shared<const Image>(std::move(image));
@@ -116,11 +125,13 @@ class TopEdge {
 
   const Ops& ops_;
   std::int64_t cols_, words_;
+  bool counted_;  ///< Buffer accesses are.
   std::vector<std::int64_t> depths_;
   Edge edge_;
   std::deque<Passing> passing_;
   std::shared_ptr<const Image> image_;
   std::int64_t imaged_ = -1;
+  std::int64_t reads_ = 0;
 };
 
 }  // namespace pysim

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import warnings
+from typing import TextIO
 
 import click
 
 from pysim.cli.commands import cli
-from pysim.errors import PysimError
+from pysim.errors import PysimError, PysimWarning
 
 __all__ = ["main"]
 
@@ -17,6 +19,7 @@ __all__ = ["main"]
 def main(args: list[str] | None = None) -> None:
     """Runs the command line and exits: 0 done, 1 a check failed, 2 an error, 130 interrupted."""
     arguments = sys.argv[1:] if args is None else args
+    warnings.showwarning = _show_warning
     try:
         status = cli.main(args=arguments, prog_name="pysim", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -32,6 +35,21 @@ def main(args: list[str] | None = None) -> None:
         _fail(str(error), getattr(error, "hint", None))
     else:
         sys.exit(status if isinstance(status, int) else 0)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """pysim's own warnings as one line; those of libraries say where they come from."""
+    if issubclass(category, PysimWarning):
+        click.echo(f"warning: {message}", err=True)
+    else:
+        click.echo(warnings.formatwarning(message, category, filename, lineno, line), err=True, nl=False)
 
 
 def _usage_hint(error: click.ClickException) -> str | None:

@@ -12,7 +12,7 @@ import click
 
 from pysim import __version__
 from pysim.cli.hw import hw as hw_commands
-from pysim.cli.options import DEBUG, JSON, SET
+from pysim.cli.options import DEBUG, JSON, RESUME, SET
 from pysim.cli.progress import ProgressLine
 
 if TYPE_CHECKING:
@@ -125,6 +125,7 @@ def cli() -> None:
 @click.option(
     "--threads", type=click.IntRange(1), help="Of the timed kernels. Default: 2, or 1 on a single core."
 )
+@click.option("--explain", is_flag=True, help="Also show where each layer's cycles go, and its roofline.")
 @click.option("--no-measure", is_flag=True, help="Do not time kernels.")
 @click.option("--no-cache", is_flag=True, help="Train again even if the result is known.")
 @_SEED
@@ -151,6 +152,7 @@ def run(
     prune_all: bool,
     batch: int,
     threads: int | None,
+    explain: bool,
     no_measure: bool,
     no_cache: bool,
     seed: int,
@@ -159,8 +161,7 @@ def run(
 ) -> int:
     """Prune MODEL in blocks, simulate it and time it."""
     accelerator = _accelerator(hw, overrides, dataflow, skip, pipelining, mux, group_cols)
-    from pysim import runner  # torch is imported here, after the options have been checked
-    from pysim.report import render
+    from pysim import report, runner  # torch is imported here, after the options have been checked
 
     config = runner.RunConfig(
         model=model,
@@ -181,7 +182,10 @@ def run(
     )
     with ProgressLine() as progress:
         result = runner.run(config, progress)
-    click.echo(json.dumps(result.to_json(), indent=2, allow_nan=False) if as_json else render(result))
+    if as_json:
+        click.echo(json.dumps(result.to_json(), indent=2, allow_nan=False))
+    else:
+        click.echo(report.render(result) + (f"\n\n{report.explain(result)}" if explain else ""))
     return 0 if all(check.passed for block in result.runs for check in block.checks) else 1
 
 
@@ -219,18 +223,41 @@ def _accelerator(
 @click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The checkpoint to write."
 )
+@RESUME
+@click.option(
+    "--save-every", type=click.IntRange(1), default=100, show_default=True, help="Steps between saves."
+)
 @_SEED
 @JSON
 @DEBUG
-def train(model: str, data: str, epochs: int, out: Path, seed: int, as_json: bool, debug: bool) -> None:
+def train(
+    model: str,
+    data: str,
+    epochs: int,
+    out: Path,
+    resume: bool,
+    save_every: int,
+    seed: int,
+    as_json: bool,
+    debug: bool,
+) -> None:
     """Train a dense MODEL and write its weights.
 
-    Saves itself after every epoch beside the checkpoint; the same command goes on from there.
+    Saves itself beside the checkpoint as it goes; the same command goes on from there, to the same result.
     """
     from pysim import runner
 
     with ProgressLine() as progress:
-        trained = runner.train_dense(model, data, epochs=epochs, seed=seed, out=out, progress=progress)
+        trained = runner.train_dense(
+            model,
+            data,
+            epochs=epochs,
+            seed=seed,
+            out=out,
+            resume=resume,
+            save_every=save_every,
+            progress=progress,
+        )
     if as_json:
         click.echo(json.dumps(trained, indent=2))
     else:

@@ -10,6 +10,7 @@ from pysim.config.accelerator import (
     MacType,
     Pipelining,
     Skip,
+    VectorUnit,
 )
 from pysim.config.hardware import DEFAULT_PRESET, PRESETS, load_accelerator, load_hardware, preset_names
 from pysim.config.hardware_file import Hardware, Setting
@@ -34,6 +35,7 @@ __all__ = [
     "Pipelining",
     "Setting",
     "Skip",
+    "VectorUnit",
     "import_hardware",
     "load_accelerator",
     "load_hardware",

@@ -29,6 +29,32 @@ _SKIPS_OF: dict[Dataflow, tuple[Skip, ...]] = {
 MAX_SIDE = 65536
 MAX_MUX = 1024
 MAX_CORES = 1024
+MAX_LANES = 1 << 20
+MAX_CYCLES_PER_ELEMENT = 10**6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VectorUnit:
+    """What does the work that is not a matrix product, beside the array; lanes take one element at a time.
+
+    Args:
+        lanes: Elements at a time, 1 to 2**20.
+        cycles_per_element: That a lane takes, 1 to 10**6.
+
+    Raises:
+        ConfigError: A field is out of range.
+    """
+
+    lanes: int
+    cycles_per_element: int = 1
+
+    def __post_init__(self) -> None:
+        _check_int("vector.lanes", self.lanes, MAX_LANES)
+        _check_int("vector.cycles_per_element", self.cycles_per_element, MAX_CYCLES_PER_ELEMENT)
+
+    def cycles(self, elements: int) -> int:
+        """Cycles for that many elements of one operation."""
+        return -(-elements // self.lanes) * self.cycles_per_element
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +74,7 @@ class Accelerator:
         group_cols: Array columns that share a feeder, at least 1, or None for the block height; used by
             ``skip="group"`` alone.
         memory: Buffers of each core and the off-chip channel that all cores share; None: compute only.
+        vector: For what is not a matrix product; None: such work takes no time here.
         cores: Such arrays, 1 to 1024.
         reorder: Whether block rows may be permuted so that features with alike patterns share a strip.
         clock_hz: Of the array, above 0; None: cycles are not turned into seconds.
@@ -68,6 +95,7 @@ class Accelerator:
     mux: int = 2
     group_cols: int | None = None
     memory: Memory | None = None
+    vector: VectorUnit | None = None
     cores: int = 1
     reorder: bool = False
     clock_hz: float | None = None
@@ -82,8 +110,14 @@ class Accelerator:
         if self.group_cols is not None:
             _check_int("group_cols", self.group_cols, None)
         _check_int("cores", self.cores, MAX_CORES)
-        if self.clock_hz is not None and not (math.isfinite(self.clock_hz) and self.clock_hz > 0):
-            raise ConfigError(f"accelerator.clock_hz: expected Hz above 0, got {self.clock_hz}")
+        if not isinstance(self.reorder, bool):
+            raise ConfigError(f"accelerator.reorder: expected true or false, got {self.reorder!r}")
+        for field, kind in (("memory", Memory), ("vector", VectorUnit)):
+            value = getattr(self, field)
+            if value is not None and not isinstance(value, kind):
+                raise ConfigError(f"accelerator.{field}: expected a {kind.__name__} or None, got {value!r}")
+        if self.clock_hz is not None:
+            _check_positive("clock_hz", self.clock_hz, "Hz")
         _check_choice("dataflow", self.dataflow, DATAFLOWS)
         _check_choice("skip", self.skip, SKIPS)
         _check_choice("pipelining", self.pipelining, PIPELININGS)
@@ -111,6 +145,11 @@ def _check_int(field: str, value: object, most: int | None) -> None:
         raise ConfigError(f"accelerator.{field}: expected an integer, {limits}, got {value!r}")
     if value < 1 or (most is not None and value > most):
         raise ConfigError(f"accelerator.{field}: expected {limits}, got {value}")
+
+
+def _check_positive(field: str, value: object, unit: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ConfigError(f"accelerator.{field}: expected {unit} above 0, got {value!r}")
 
 
 def _check_choice(field: str, value: object, choices: tuple[str, ...]) -> None:

@@ -31,7 +31,7 @@ def load_hardware(name: str, overrides: Sequence[str] = ()) -> Hardware:
     Raises:
         ConfigError: There is none, or it or an override has mistakes; all of them at once.
     """
-    size = re.fullmatch(r"(\d{1,6})x(\d{1,6})", name)
+    size = re.fullmatch(r"([0-9]{1,6})x([0-9]{1,6})", name)
     if size:
         return sized_array(int(size[1]), int(size[2]), overrides)
     path = _preset_path(name)

@@ -103,8 +103,13 @@ def read_hardware(
     for layer in reversed(read_layers(path, preset_path)):
         _apply(layer, settings, problems)
     if "name" not in settings:
-        _put(settings, Setting(key="name", value=path.stem, origin=label))
+        _put(settings, Setting(key="name", value=plain_name(path.stem) or "custom", origin=label))
     return _finish(label, settings, overrides, problems)
+
+
+def plain_name(text: str) -> str:
+    """What of a foreign name a hardware file may carry; perhaps nothing."""
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-._+")[:64]
 
 
 def sized_array(rows: int, cols: int, overrides: Sequence[str]) -> Hardware:
@@ -170,13 +175,10 @@ def _override(settings: dict[str, Setting], override: str, problems: _Problems) 
     if not equals or not _PLAIN_KEY.fullmatch(key) or not text.isprintable() or len(override) > 300:
         problems.add("--set", key, "expected key=value, as in array.rows=64 or memory.bandwidth=10GB/s")
         return
-    if key.split(".")[0] in ("extends", "sources"):
-        problems.add("--set", key, "expected a value of the hardware, which this is not")
-        return
     value: object = text
     if text in ("true", "false"):
         value = text == "true"
-    elif re.fullmatch(r"[+-]?\d{1,18}", text):
+    elif re.fullmatch(r"[+-]?[0-9]{1,18}", text):
         value = int(text)
     _put(settings, Setting(key=key, value=value, origin="--set"))
 

@@ -14,12 +14,14 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
+from pysim.config.hardware_file import plain_name
 from pysim.config.layers import read_bounded_text
 from pysim.config.units import shown
 from pysim.errors import ConfigError
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_]{1,60}")
-_COUNT = re.compile(r"\d{1,12}")
+_MAX_LEFT_OUT = 100
+_COUNT = re.compile(r"[0-9]{1,12}")
 
 
 @dataclass(slots=True)
@@ -33,7 +35,9 @@ class _Draft:
     left_out: list[str] = field(default_factory=list)
 
     def toml(self) -> str:
-        lines = [f"# Not taken over: {name}" for name in self.left_out]
+        lines = [f"# Not taken over: {name}" for name in self.left_out[:_MAX_LEFT_OUT]]
+        if len(self.left_out) > _MAX_LEFT_OUT:
+            lines.append(f"# Not taken over: {len(self.left_out) - _MAX_LEFT_OUT} more")
         for key, value in self.top.items():
             lines.append(f"{key} = {_toml_value(value)}")
         for table in ("array", "memory"):
@@ -104,7 +108,7 @@ def _scalesim(text: str, label: str) -> _Draft:
 
     draft = _Draft()
     run_name = parser.get("general", "run_name", fallback="").strip().strip("\"'")
-    draft.top["name"] = _name(run_name) or _name(Path(label).stem) or "imported"
+    draft.top["name"] = plain_name(run_name) or plain_name(Path(label).stem) or "imported"
     draft.array = {"rows": count("ArrayHeight"), "cols": count("ArrayWidth")}
     draft.array |= {"dataflow": take("Dataflow").lower(), "pipelining": "serial"}
     for ours, theirs in (("input", "Ifmap"), ("weight", "Filter"), ("output", "Ofmap")):
@@ -172,7 +176,10 @@ def _onnxim(text: str, label: str) -> _Draft:
     bandwidth = int(rate * count(data, "dram_req_size"))
 
     draft = _Draft()
-    draft.top = {"name": _name(Path(label).stem) or "imported", "clock": f"{count(data, 'core_freq')} MHz"}
+    draft.top = {
+        "name": plain_name(Path(label).stem) or "imported",
+        "clock": f"{count(data, 'core_freq')} MHz",
+    }
     draft.array = {"rows": count(core, "core_height"), "cols": count(core, "core_width")}
     draft.array |= {"dataflow": str(core_type)[-2:], "cores": count(data, "num_cores")}
     draft.memory = {
@@ -224,11 +231,6 @@ def _count(text: str, where: str) -> int:
     if not _COUNT.fullmatch(text):
         raise ConfigError(f"{where}: expected a whole number, got {shown(text)}")
     return int(text)
-
-
-def _name(text: str) -> str:
-    """What of a foreign name a hardware file may carry."""
-    return re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-._+")[:64]
 
 
 def _toml_value(value: object) -> str:

@@ -19,6 +19,7 @@ from pysim.errors import ConfigError
 MAX_FILE_BYTES = 64 * 1024
 _MAX_EXTENDS = 8
 _MAX_NESTING = 8
+_MAX_VALUES = 200  # several times what there is to say; what follows compares each with each
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,10 @@ def read_layers(path: Path, preset_path: Callable[[str], Path | None]) -> list[L
             lines=_key_lines(text),
             last=not layers,
         )
+        if max(len(layer.values), len(layer.sources)) > _MAX_VALUES:
+            raise ConfigError(
+                f"{path.name}: expected at most {_MAX_VALUES} values and as many sources, got more"
+            )
         layers.append(layer)
         if extends is None:
             return layers

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
@@ -15,6 +14,8 @@ MAX_BUFFER_BYTES = 2**40
 MAX_CYCLES = 10**9
 MAX_BITS = 64
 MAX_BANKS = 4096
+MIN_BANDWIDTH = 2.0**-20
+MAX_BANDWIDTH = 2.0**42
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,13 +24,13 @@ class Dram:
 
     Args:
         banks: That can each hold a row open, 1 to 4096.
-        row_bytes: Bytes of a row, at least 1.
+        row_bytes: Bytes of a row, a multiple of ``burst_bytes``.
         burst_bytes: Bytes that one request moves, at least 1; 64 for DDR, 32 for HBM.
         t_cl: From the read command to its data.
         t_rcd: From opening a row to the read command.
         t_rp: To close a row.
         t_rfc: That a refresh takes.
-        t_refi: Between two refreshes, at least 1.
+        t_refi: Between two refreshes, above ``t_rfc``.
 
     Raises:
         ConfigError: A field is out of range.
@@ -51,6 +52,13 @@ class Dram:
         for field in ("t_cl", "t_rcd", "t_rp", "t_rfc"):
             _check_int(f"dram.{field}", getattr(self, field), 0, MAX_CYCLES)
         _check_int("dram.t_refi", self.t_refi, 1, MAX_CYCLES)
+        if self.row_bytes % self.burst_bytes:
+            raise ConfigError(
+                f"memory.dram.row_bytes: expected a multiple of burst_bytes {self.burst_bytes}, "
+                f"got {self.row_bytes}"
+            )
+        if self.t_refi <= self.t_rfc:
+            raise ConfigError(f"memory.dram.t_refi: expected above t_rfc {self.t_rfc}, got {self.t_refi}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,16 +69,16 @@ class Memory:
         input_bytes: Buffer for X, at least 1.
         weight_bytes: Buffer for W and its block indices, at least 1.
         output_bytes: Buffer for Y and partial sums, at least 1.
-        bandwidth: Of the channel in bytes per cycle, above 0; None for unlimited.
-        latency: Cycles from a request to its first byte.
-        mode: ``ideal`` never stalls; ``bandwidth`` counts bytes and latency; ``rowbuffer`` also follows the
-            open rows of ``dram``.
+        bandwidth: Of the channel in bytes per cycle, 2**-20 to 2**42; None for unlimited.
+        latency: Cycles from the end of a read on the channel until its data is on chip.
+        mode: ``ideal`` counts traffic and never stalls; ``bandwidth`` counts bytes and latency; ``rowbuffer``
+            also follows the open rows of ``dram``.
         dram: Needed by ``mode="rowbuffer"`` alone.
         input_bits: Width of an element of X, 1 to 64.
         weight_bits: Width of an element of W.
         output_bits: Width of a finished element of Y.
         accumulator_bits: Width of a partial sum.
-        index_bits: Width of an index of the block-sparse weights.
+        index_bits: Width of a block index and of a row pointer, 0 to 64.
 
     Raises:
         ConfigError: A field is out of range, or ``rowbuffer`` has no ``dram``.
@@ -92,8 +100,9 @@ class Memory:
     def __post_init__(self) -> None:
         for field in ("input_bytes", "weight_bytes", "output_bytes"):
             _check_int(field, getattr(self, field), 1, MAX_BUFFER_BYTES)
-        for field in ("input_bits", "weight_bits", "output_bits", "accumulator_bits", "index_bits"):
+        for field in ("input_bits", "weight_bits", "output_bits", "accumulator_bits"):
             _check_int(field, getattr(self, field), 1, MAX_BITS)
+        _check_int("index_bits", self.index_bits, 0, MAX_BITS)
         _check_int("latency", self.latency, 0, MAX_CYCLES)
         if self.bandwidth is not None:
             _check_bandwidth(self.bandwidth)
@@ -112,5 +121,10 @@ def _check_int(field: str, value: object, least: int, most: int) -> None:
 
 
 def _check_bandwidth(value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ConfigError(f"memory.bandwidth: expected bytes per cycle above 0, or None, got {value!r}")
+    if (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and MIN_BANDWIDTH <= value <= MAX_BANDWIDTH
+    ):
+        return
+    raise ConfigError(f"memory.bandwidth: expected 2**-20 to 2**42 bytes per cycle, or None, got {value!r}")

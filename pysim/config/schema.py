@@ -11,10 +11,19 @@ from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 from pydantic_core import ErrorDetails
 
-from pysim.config.accelerator import MAX_CORES, MAX_MUX, MAX_SIDE, Accelerator, MacType
+from pysim.config.accelerator import (
+    MAX_CORES,
+    MAX_CYCLES_PER_ELEMENT,
+    MAX_LANES,
+    MAX_MUX,
+    MAX_SIDE,
+    Accelerator,
+    MacType,
+    VectorUnit,
+)
 from pysim.config.memory import MAX_BANKS, MAX_BITS, MAX_CYCLES, Dram, Memory
 from pysim.config.units import (
     BANDWIDTH,
@@ -54,7 +63,14 @@ def _bandwidth_or_unlimited(value: object) -> Quantity | None:
     return quantity
 
 
-_Text: TypeAlias = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+def _one_line(text: str) -> str:
+    """Text that a terminal shows as it is."""
+    if not 1 <= len(text) <= 200 or not text.isprintable():
+        raise ValueError(f"expected one line of text, at most 200 characters, got {shown(text)}")
+    return text
+
+
+_Text: TypeAlias = Annotated[str, AfterValidator(_one_line)]
 _Name: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$")]
 _Bits: TypeAlias = Annotated[int, Field(ge=1, le=MAX_BITS, description=f"an integer from 1 to {MAX_BITS}")]
 _Side: TypeAlias = Annotated[int, Field(ge=1, le=MAX_SIDE, description=f"an integer from 1 to {MAX_SIDE}")]
@@ -120,6 +136,16 @@ class MemoryTable(_Table):
     dram: DramTable | None = Field(default=None, description="a table")
 
 
+class VectorTable(_Table):
+    lanes: int = Field(ge=1, le=MAX_LANES, description=f"an integer from 1 to {MAX_LANES}")
+    cycles_per_element: int = Field(
+        default=1,
+        ge=1,
+        le=MAX_CYCLES_PER_ELEMENT,
+        description=f"an integer from 1 to {MAX_CYCLES_PER_ELEMENT}",
+    )
+
+
 class HardwareTable(_Table):
     name: _Name = Field(description=_NAME)
     description: _Text | None = Field(default=None, description="one line of text, at most 200 characters")
@@ -127,6 +153,7 @@ class HardwareTable(_Table):
     technology: _Name | None = Field(default=None, description=_NAME)
     array: ArrayTable = Field(description="a table with rows and cols")
     memory: MemoryTable | None = Field(default=None, description="a table")
+    vector: VectorTable | None = Field(default=None, description="a table with lanes")
 
 
 def describe_keys(table: type[BaseModel] = HardwareTable, prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -181,6 +208,7 @@ def build_accelerator(table: HardwareTable, name: str) -> Accelerator:
         mux=array.mux,
         group_cols=array.group_cols,
         memory=None if table.memory is None else _memory(table.memory, clock),
+        vector=None if table.vector is None else VectorUnit(**table.vector.model_dump()),
         cores=array.cores,
         reorder=array.reorder,
         clock_hz=None if clock is None else float(clock),

@@ -15,8 +15,8 @@ _DECIMAL = {"": 1, "K": 10**3, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BINARY = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 _BYTES = {f"{prefix}B": Fraction(factor) for prefix, factor in (_DECIMAL | _BINARY).items()}
 
-_QUANTITY = re.compile(r"(\d{1,15}(?:\.\d{1,12})?) ?([A-Za-z/]{1,12})")
-_NUMBER = re.compile(r"[+-]?\d{1,15}(?:\.\d{1,12})?")
+_QUANTITY = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,12})?) ?([A-Za-z/]{1,12})")
+_NUMBER = re.compile(r"[+-]?[0-9]{1,15}(?:\.[0-9]{1,12})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def parse_quantity(value: object, kind: Kind) -> Quantity:
             f'{expected}, got {bare} without a unit; write "{bare} {example}" if that is what it is '
             f"(units: {', '.join(kind.shown)})"
         )
-    match = _QUANTITY.fullmatch(value.strip()) if isinstance(value, str) and len(value) < 64 else None
+    match = _QUANTITY.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise ValueError(f"{expected}, got {shown(value)}")
     number, unit = match[1], match[2]
@@ -109,6 +109,6 @@ def shown(value: object) -> str:
 def _bare_number(value: object) -> str | None:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return shown(value)
-    if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
-        return value.strip()
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        return value
     return None

@@ -135,6 +135,8 @@ def missing_figures(accelerator: Accelerator) -> tuple[str, ...]:
     if table.register_bit is None:
         missing.append("register bits")
     memory = accelerator.memory
+    if memory is None:
+        missing.append("traffic: the hardware has no memory")
     if memory is not None and table.buffer_byte is None:
         missing.append("buffer bytes")
     elif memory is not None:

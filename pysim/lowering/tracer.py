@@ -21,6 +21,7 @@ from pysim.errors import ModelError
 from pysim.workload import ConvGeometry, Layer, UnmappedOp, Workload
 
 _aten = torch.ops.aten
+_BATCH_NORMS = (_aten.native_batch_norm, _aten._native_batch_norm_legit_no_training)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,12 +41,15 @@ class _Recorder(TorchDispatchMode):
     def __init__(self, model: nn.Module, keep: frozenset[str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.layers: list[Layer] = []
-        self.unmapped: dict[tuple[str, str], UnmappedOp] = {}
+        self.unmapped: dict[tuple[str, str, bool], UnmappedOp] = {}
         self.activations: dict[str, Activation] = {}
         self._keep = keep
         self._tracker = ModuleTracker()
         self._weights = {p.data_ptr(): (name, p) for name, p in model.named_parameters()}
         self._runs: dict[str, int] = {}
+        self._last_output: Tensor | None = (
+            None  # of a layer with weights; kept so that its memory stays its own
+        )
 
     def __enter__(self) -> Self:
         self._tracker.__enter__()
@@ -77,7 +81,7 @@ class _Recorder(TorchDispatchMode):
             # Rows of the left operand are positions, as in a linear layer.
             self._add(Layer(name="", weight=None, m=right.shape[2], k=k, n=n, groups=groups))
         elif not (func.is_view or _is_bookkeeping(func)):
-            self._other(packet.__name__, args, result)
+            self._other(packet, args, result)
         return result
 
     def _module(self) -> str:
@@ -135,24 +139,33 @@ class _Recorder(TorchDispatchMode):
         )
         shift = None if bias is None else bias.view(1, -1, 1, 1)
         self._add(layer, lambda: _activation(image, output, shift))
+        self._last_output = output if layer.weight is not None else None
 
     def _product(self, left: Tensor, right: Tensor, output: Tensor, bias: Tensor | None) -> None:
         """left (n, k) times right (k, m); a linear layer's weight is on the right, transposed."""
         weight = self._weight_name(right.t())
         layer = Layer(name="", weight=weight, m=right.shape[1], k=right.shape[0], n=left.shape[0])
         self._add(layer, lambda: _activation(left, output, bias))
+        self._last_output = output if weight is not None else None
 
-    def _other(self, op: str, args: tuple[Any, ...], result: Any) -> None:
+    def _other(self, packet: Any, args: tuple[Any, ...], result: Any) -> None:
         operations = max((t.numel() for t in (*_tensors(args), *_tensors(result))), default=0)
         if operations == 0:
             return
-        key = (self._module(), op)
+        source = next(_tensors(args), None)
+        last = self._last_output
+        follows = source is not None and last is not None and source.data_ptr() == last.data_ptr()
+        op = UnmappedOp(
+            module=self._module(),
+            op=packet.__name__,
+            operations=operations,
+            foldable=packet in _BATCH_NORMS and follows,
+        )
+        key = (op.module, op.op, op.foldable)
         seen = self.unmapped.get(key)
         if seen is not None:
-            operations, calls = operations + seen.operations, seen.calls + 1
-        else:
-            calls = 1
-        self.unmapped[key] = UnmappedOp(module=key[0], op=op, operations=operations, calls=calls)
+            op = replace(op, operations=operations + seen.operations, calls=seen.calls + 1)
+        self.unmapped[key] = op
 
 
 def trace(

@@ -1,14 +1,44 @@
 """Block pruning: which layers, which blocks, and zeros where blocks were."""
 
-from pysim.pruning.one_shot import PruneConfig, element_masks, prunable_weights, prune_one_shot
-from pysim.pruning.scores import kept_count, mean_magnitude, top_blocks
+from pysim.pruning.dead import DeadParts, EmptyLayerWarning, dead_parts, describe_dead
+from pysim.pruning.layers import LAYOUT, element_masks, prunable_weights
+from pysim.pruning.one_shot import (
+    MASK_CONTROLS,
+    PruneConfig,
+    all_kept,
+    apply_block_masks,
+    check_masks,
+    prune_one_shot,
+)
+from pysim.pruning.packing import describe_masks, pack_bits, rebuild_masks, unpack_bits
+from pysim.pruning.schedules import GROWTH, cubic, level_sparsities
+from pysim.pruning.scopes import SCOPES
+from pysim.pruning.scores import SCORES, kept_count, mean_magnitude, top_blocks
 
 __all__ = [
+    "GROWTH",
+    "LAYOUT",
+    "MASK_CONTROLS",
+    "SCOPES",
+    "SCORES",
+    "DeadParts",
+    "EmptyLayerWarning",
     "PruneConfig",
+    "all_kept",
+    "apply_block_masks",
+    "check_masks",
+    "cubic",
+    "dead_parts",
+    "describe_dead",
+    "describe_masks",
     "element_masks",
     "kept_count",
+    "level_sparsities",
     "mean_magnitude",
+    "pack_bits",
     "prunable_weights",
     "prune_one_shot",
+    "rebuild_masks",
     "top_blocks",
+    "unpack_bits",
 ]

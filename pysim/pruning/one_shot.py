@@ -1,25 +1,38 @@
-"""One-shot block pruning by mean magnitude, layer by layer. Fine-tuning is training's business.
+"""Pruning once: scores, counts, masks, zeros. Schedules repeat it; fine-tuning is training's business.
 
-By default the first convolution, the classifier and 1 x 1 shortcuts stay dense: a percent of the weights, and
-the layers that suffer most (see docs/pruning.md).
+By default the first convolution, the classifier, 1 x 1 shortcuts and depthwise convolutions stay dense (see
+docs/pruning.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from pysim.errors import ConfigError, ModelError
-from pysim.pruning.scores import kept_count, mean_magnitude, top_blocks
-from pysim.workload import BlockGrid, BlockMask
+from pysim.errors import ConfigError, ShapeError
+from pysim.pruning.dead import EmptyLayerWarning, dead_parts
+from pysim.pruning.gradients import GRADIENTS, Examples
+from pysim.pruning.layers import (
+    Product,
+    as_matrices,
+    element_masks,
+    products,
+    prunable_weights,
+    weight_grid,
+    weight_groups,
+)
+from pysim.pruning.scopes import SCOPES, LayerScores
+from pysim.pruning.scores import SCORES, Float64Array, ScoreInput, kept_count, top_blocks
+from pysim.workload import BlockGrid, BlockMask, BoolArray
 
-# Names that residual networks give to the path around a block (here, torchvision, OpenLTH).
-_SHORTCUT_NAMES = ("shortcut", "downsample")
+MASK_CONTROLS = ("keep", "shuffle", "random")
+"""What becomes of the chosen mask: itself; its blocks at random places of their layer; random blocks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +41,15 @@ class PruneConfig:
 
     Args:
         block: Height (output channels) and width (input channels at one kernel position), each at least 1.
-        sparsity: Share of each prunable layer's blocks to remove, from 0 to below 1.
-        prune_all: Also prune the first convolution, the classifier and 1 x 1 shortcuts.
+        sparsity: Share of the prunable blocks to remove, from 0 to below 1.
+        prune_all: Also prune what stays dense by default.
+        score: A name in ``SCORES``.
+        scope: A name in ``SCOPES``.
+        structured: The blocks of a block row go together; with height 1, whole filters.
+        mask: A control, see ``MASK_CONTROLS``.
+        only: Patterns of the layers to prune; empty for the default ones.
+        keep_dense: Patterns of layers that stay dense.
+        seed: Of random scores and controls.
 
     Raises:
         ConfigError: A field is out of range.
@@ -38,92 +58,202 @@ class PruneConfig:
     block: tuple[int, int]
     sparsity: float
     prune_all: bool = False
+    score: str = "l1"
+    scope: str = "layer"
+    structured: bool = False
+    mask: str = "keep"
+    only: tuple[str, ...] = ()
+    keep_dense: tuple[str, ...] = ()
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if len(self.block) != 2 or min(self.block) < 1:
             raise ConfigError(f"block: expected height and width of at least 1, got {self.block}")
         if not 0 <= self.sparsity < 1:
             raise ConfigError(f"sparsity: expected from 0 to below 1, got {self.sparsity}")
+        for field, known in (("score", SCORES), ("scope", SCOPES), ("mask", MASK_CONTROLS)):
+            if getattr(self, field) not in known:
+                raise ConfigError(
+                    f"{field}: expected one of {', '.join(known)}, got {getattr(self, field)!r}"
+                )
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"seed: expected from 0 to 2**32 - 1, got {self.seed}")
 
 
-def _products(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
-    return {name: m for name, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
+def prune_one_shot(
+    model: nn.Module,
+    config: PruneConfig,
+    *,
+    masks: Mapping[str, BlockMask] | None = None,
+    examples: Examples = (),
+) -> dict[str, BlockMask]:
+    """Keeps the best blocks and zeroes the others in place.
 
-
-def prunable_weights(model: nn.Module, *, prune_all: bool = False) -> list[str]:
-    """Names of the weights that pruning may touch, in the order of the model's modules.
-
-    Raises:
-        ModelError: Nothing is left to prune.
-    """
-    products = _products(model)
-    dense: set[str] = set()
-    if not prune_all:
-        convolutions = [name for name, m in products.items() if isinstance(m, nn.Conv2d)]
-        linears = [name for name, m in products.items() if isinstance(m, nn.Linear)]
-        dense.update(convolutions[:1], linears[-1:])
-        dense.update(
-            name
-            for name, m in products.items()
-            if isinstance(m, nn.Conv2d)
-            and m.kernel_size == (1, 1)
-            and any(part in _SHORTCUT_NAMES for part in name.split("."))
-        )
-    names = [f"{name}.weight" for name in products if name not in dense]
-    if not names:
-        raise ModelError("pruning: no convolution or linear layer is left to prune", hint="Try --prune-all.")
-    return names
-
-
-def weight_matrices(module: nn.Conv2d | nn.Linear) -> npt.NDArray[np.float32]:
-    """The module's weight as (groups, m, k), k ordered (kh, kw, cin)."""
-    weight = module.weight.detach()
-    if isinstance(module, nn.Conv2d):
-        groups = module.groups
-        rows = weight.permute(0, 2, 3, 1).reshape(groups, weight.shape[0] // groups, -1)
-    else:
-        rows = weight[None]
-    matrices: npt.NDArray[np.float32] = rows.contiguous().numpy()
-    return matrices
-
-
-def _grid(module: nn.Conv2d | nn.Linear, block: tuple[int, int]) -> BlockGrid:
-    _, m, k = weight_matrices(module).shape
-    positions = module.kernel_size[0] * module.kernel_size[1] if isinstance(module, nn.Conv2d) else 1
-    return BlockGrid(m=m, k=k, positions=positions, bh=block[0], bw=block[1])
-
-
-def prune_one_shot(model: nn.Module, config: PruneConfig) -> dict[str, BlockMask]:
-    """Keeps the blocks of highest mean magnitude in every prunable layer and zeroes the others in place.
+    Args:
+        model: Any network.
+        config: What to prune.
+        masks: Of earlier pruning. Only their kept blocks are candidates, so that nothing grows back, except
+            under a mask control, which may choose any block. Layers that ``config`` does not touch keep their
+            mask.
+        examples: A few training batches, for scores that look at gradients.
 
     Returns:
-        Weight name to its mask; each keeps exactly ``kept_count`` blocks.
+        Weight name to its mask. The kept units (blocks, or block rows if structured) are exactly
+        ``kept_count`` of all units: layer by layer with scope ``layer``, in total with the others.
+
+    Raises:
+        ConfigError: More blocks are to be kept than earlier masks left, or a score is not finite.
+        ModelError: There is nothing to prune.
+        ShapeError: Earlier masks are of another model or block size.
     """
-    modules = _products(model)
-    masks = {}
-    for name in prunable_weights(model, prune_all=config.prune_all):
-        module = modules[name.removesuffix(".weight")]
-        grid = _grid(module, config.block)
-        scores = mean_magnitude(weight_matrices(module), grid)
-        masks[name] = BlockMask(grid=grid, keep=top_blocks(scores, kept_count(scores.size, config.sparsity)))
+    earlier = dict(masks or {})
+    modules = products(model)
+    current = all_kept(model, config)
+    names = list(current)
+    for name in names:
+        if name in earlier:
+            _check_same(name, earlier[name], current[name])
+            current[name] = earlier[name]
+    whole = {name: modules[name].weight.detach().clone() for name in names}
+    _check_shrinks(config, current)
+    score = SCORES[config.score]
+    for step in range(1, score.rounds + 1):
+        layers = _layer_scores(model, config, current, examples)
+        counts = SCOPES[config.scope](layers, _round_sparsity(config.sparsity, step, score.rounds))
+        current = _best(current, layers, counts)
+        apply_block_masks(model, current)
+    if config.mask != "keep":
+        current = _control(config, current, modules)
+    with torch.no_grad():
+        for name in names:
+            modules[name].weight.copy_(whole[name])
+    result = earlier | current
+    apply_block_masks(model, result)
+    for part in dead_parts(current):
+        if part.empty:
+            warnings.warn(f"{part.weight}: no block is left", EmptyLayerWarning, stacklevel=2)
+    return result
+
+
+def all_kept(model: nn.Module, config: PruneConfig) -> dict[str, BlockMask]:
+    """Masks of everything that ``config`` may prune, nothing pruned."""
+    modules = products(model)
+    names = prunable_weights(
+        model, prune_all=config.prune_all, only=config.only, keep_dense=config.keep_dense
+    )
+    return {
+        name: BlockMask.all_kept(weight_grid(modules[name], config.block), weight_groups(modules[name]))
+        for name in names
+    }
+
+
+def apply_block_masks(model: nn.Module, masks: Mapping[str, BlockMask]) -> None:
+    """Zeroes the weights of every block that is not kept, in place."""
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         for name, mask in element_masks(model, masks).items():
             parameters[name].mul_(mask)
-    return masks
 
 
-def element_masks(model: nn.Module, masks: Mapping[str, BlockMask]) -> dict[str, Tensor]:
-    """Block masks as bool tensors of their weights' shapes, the form that training re-applies."""
-    parameters = dict(model.named_parameters())
-    elements = {}
+def check_masks(model: nn.Module, masks: Mapping[str, BlockMask]) -> None:
+    """Raises ShapeError unless every mask belongs to a weight of ``model``."""
+    modules = products(model)
     for name, mask in masks.items():
-        weight = parameters[name]
-        flat = torch.from_numpy(mask.expand().reshape(weight.shape[0], -1))
-        if weight.ndim == 4:
-            out_channels, channels, height, width = weight.shape
-            flat = flat.view(out_channels, height, width, channels).permute(0, 3, 1, 2)
-        elements[name] = flat.contiguous(
-            memory_format=torch.channels_last if weight.ndim == 4 else torch.contiguous_format
+        if name not in modules:
+            raise ShapeError(f"mask of {name}: the model has no such weight")
+        grid = weight_grid(modules[name], (mask.grid.bh, mask.grid.bw))
+        _check_same(name, mask, BlockMask.all_kept(grid, weight_groups(modules[name])))
+
+
+def _check_same(name: str, mask: BlockMask, expected: BlockMask) -> None:
+    if mask.grid != expected.grid or mask.keep.shape != expected.keep.shape:
+        raise ShapeError(
+            f"mask of {name}: expected {len(expected.keep)} x {expected.grid}, "
+            f"got {len(mask.keep)} x {mask.grid}",
+            hint="Masks of one block size cannot be pruned further at another.",
         )
-    return elements
+
+
+def _units(keep: BoolArray, structured: bool) -> BoolArray:
+    """What is kept or goes as one: a block, or a block row."""
+    return np.logical_or.reduce(keep, axis=2, keepdims=True) if structured else keep
+
+
+def _check_shrinks(config: PruneConfig, current: Mapping[str, BlockMask]) -> None:
+    units = [_units(mask.keep, config.structured) for mask in current.values()]
+    sizes = [unit.size for unit in units] if config.scope == "layer" else [sum(unit.size for unit in units)]
+    asked = sum(kept_count(size, config.sparsity) for size in sizes)
+    alive = sum(int(unit.sum()) for unit in units)
+    if asked > alive and config.mask == "keep":
+        raise ConfigError(
+            f"sparsity {config.sparsity}: expected at least that of the model's masks, which keep {alive} of "
+            f"{sum(unit.size for unit in units)} blocks; pruned blocks do not grow back",
+            hint="Ask for more sparsity, or start from dense weights.",
+        )
+
+
+def _round_sparsity(sparsity: float, step: int, rounds: int) -> float:
+    """Exponential, as SynFlow's: in each round the same share of what is left goes."""
+    return sparsity if step == rounds else 1 - (1 - sparsity) ** (step / rounds)
+
+
+def layer_rng(seed: int, name: str) -> np.random.Generator:
+    """Random numbers of one layer: they do not depend on which other layers there are."""
+    return np.random.default_rng([seed, zlib.crc32(name.encode())])
+
+
+def _layer_scores(
+    model: nn.Module, config: PruneConfig, current: Mapping[str, BlockMask], examples: Examples
+) -> list[LayerScores]:
+    modules = products(model)
+    score = SCORES[config.score]
+    gradients = GRADIENTS[score.gradients](model, examples)
+    layers = []
+    for name, mask in current.items():
+        module = modules[name]
+        gradient = gradients.get(name)
+        inputs = ScoreInput(
+            weights=as_matrices(module, module.weight),
+            gradients=None if gradient is None else as_matrices(module, gradient),
+            grid=mask.grid,
+            rng=layer_rng(config.seed, name),
+        )
+        values = score.value(inputs)
+        if not np.isfinite(values).all():
+            raise ConfigError(f"pruning: the {config.score} score of {name} is not finite")
+        layers.append(_layer(values, mask.keep, mask.grid, module, config.structured))
+    return layers
+
+
+def _layer(
+    values: Float64Array, keep: BoolArray, grid: BlockGrid, module: Product, structured: bool
+) -> LayerScores:
+    if structured:
+        sizes = grid.sizes()
+        values = (values * sizes).sum(axis=2, keepdims=True) / sizes.sum(axis=1, keepdims=True)
+    scores = np.where(_units(keep, structured), values, -np.inf)
+    return LayerScores(scores=scores, dims=tuple(module.weight.shape))
+
+
+def _best(
+    current: Mapping[str, BlockMask], layers: Sequence[LayerScores], counts: Sequence[int]
+) -> dict[str, BlockMask]:
+    return {
+        name: BlockMask(grid=mask.grid, keep=mask.keep & top_blocks(layer.scores, count))
+        for (name, mask), layer, count in zip(current.items(), layers, counts, strict=True)
+    }
+
+
+def _control(
+    config: PruneConfig, chosen: Mapping[str, BlockMask], modules: Mapping[str, Product]
+) -> dict[str, BlockMask]:
+    """The mask that stands in for the chosen one, any block being a candidate."""
+    layers = []
+    for name, mask in chosen.items():
+        numbers = layer_rng(config.seed, f"control {name}").random(mask.keep.shape)
+        everything = np.ones_like(mask.keep)
+        layers.append(_layer(numbers, everything, mask.grid, modules[name], config.structured))
+    kept = [int(_units(mask.keep, config.structured).sum()) for mask in chosen.values()]
+    counts = kept if config.mask == "shuffle" else SCOPES[config.scope](layers, config.sparsity)
+    free = {name: BlockMask.all_kept(mask.grid, len(mask.keep)) for name, mask in chosen.items()}
+    return _best(free, layers, counts)

@@ -1,5 +1,6 @@
 """Results for people: reads a result, runs nothing."""
 
+from pysim.report.explain import explain
 from pysim.report.table import render
 
-__all__ = ["render"]
+__all__ = ["explain", "render"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
+from pysim.config import Accelerator
 from pysim.result import BlockRun, KernelTiming, LayerResult, RunResult
 
 _NOTHING = "-"
@@ -14,7 +16,15 @@ def render(result: RunResult) -> str:
     parts = [_heading(result)]
     if len(result.runs) == 1:
         parts.append(_layers(result.runs[0]))
-    parts += [_summary(result), _skip_modes(result), _remarks(result), _checks(result)]
+    parts += [
+        _summary(result),
+        _skip_modes(result),
+        _network(result),
+        _memory(result),
+        _energy(result),
+        _remarks(result),
+        _checks(result),
+    ]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -57,8 +67,19 @@ def _heading(result: RunResult) -> str:
         f"{_percent(result.sparsity)} of each prunable layer's blocks pruned, "
         f"{_count(result.finetune_epochs, 'epoch')} of fine-tuning\n"
         f"simulated: {hw.name}, {hw.rows} x {hw.cols} PEs, dataflow {hw.dataflow}, skip {hw.skip}, "
-        f"{hw.pipelining} (array only: no memory stalls, no energy)"
+        f"{hw.pipelining}, {_memory_text(hw)}"
     )
+
+
+def _memory_text(hw: Accelerator) -> str:
+    memory = hw.memory
+    if memory is None:
+        return "no memory: operands always arrive in time"
+    sizes = " + ".join(
+        f"{size / 1024:g}" for size in (memory.input_bytes, memory.weight_bytes, memory.output_bytes)
+    )
+    rate = "unlimited" if memory.bandwidth is None else f"{memory.bandwidth:.4g} B/cycle"
+    return f"{sizes} KiB for inputs, weights, outputs, {rate} off chip"
 
 
 def _layers(run: BlockRun) -> str:
@@ -151,13 +172,99 @@ def _skip_modes(result: RunResult) -> str:
     return "simulated speedup by skip hardware\n" + format_table(["block", *modes], rows)
 
 
-def _remarks(result: RunResult) -> str:
-    ops = sorted({op.op for op in result.unmapped})
-    lines = [
-        f"not simulated: {', '.join(ops)}; {_percent(result.unmapped_share, 2)} of all operations"
-        if ops
-        else ""
+def _network(result: RunResult) -> str:
+    """The whole network's time where there is a vector unit for what the array does not do."""
+    unit = result.accelerator.vector
+    times = [(run.block, result.network_time(run)) for run in result.runs]
+    rows = [
+        [
+            block_name(block),
+            f"{time.cycles_dense:,}",
+            f"{time.cycles:,}",
+            _ratio(time.speedup),
+            _percent(time.vector_share),
+            _NOTHING if time.seconds is None else f"{1e6 * time.seconds:.1f}",
+            _NOTHING if time.frames_per_second is None else f"{time.frames_per_second:,.0f}",
+        ]
+        for block, time in times
+        if time is not None
     ]
+    if unit is None or result.vector is None or not rows:
+        return ""
+    header = ["block", "cycles dense", "cycles", "speedup", "vector unit", "us", "images/s"]
+    per_element = f"{_count(unit.cycles_per_element, 'cycle')} an element"
+    return (
+        f"whole network, the array and then a vector unit of {_count(unit.lanes, 'lane')} at {per_element} "
+        f"({', '.join(sorted(result.vector.cycles_by_op)) or 'nothing to do'})\n" + format_table(header, rows)
+    )
+
+
+def _memory(result: RunResult) -> str:
+    """Where cycles go and what travels off chip, pruned against unpruned."""
+    rows = []
+    for run in result.runs:
+        memories = [(layer.dense.memory, layer.counts.memory) for layer in run.layers]
+        dense = [before for before, _ in memories if before is not None]
+        pruned = [after for _, after in memories if after is not None]
+        if len(pruned) < len(memories):
+            return ""
+        stalls = (
+            sum(m.stall_input_cycles for m in pruned),
+            sum(m.stall_weight_cycles for m in pruned),
+            sum(m.stall_output_cycles for m in pruned),
+        )
+        rows.append(
+            [
+                block_name(run.block),
+                f"{sum(m.compute_cycles for m in pruned):,}",
+                *(f"{stall:,}" for stall in stalls),
+                _percent(sum(stalls) / run.cycles) if run.cycles else _NOTHING,
+                f"{sum(m.total_bytes for m in dense) / 1024:,.0f}",
+                f"{sum(m.total_bytes for m in pruned) / 1024:,.0f}",
+                f"{sum(m.weight_bytes + m.index_bytes for m in pruned) / 1024:,.0f}",
+            ]
+        )
+    header = ["block", "array cycles", "stalled for inputs", "weights", "outputs", "stalled"]
+    header += ["KiB off chip dense", "KiB", "of it weights and indices"]
+    return "memory\n" + format_table(header, rows)
+
+
+def _energy(result: RunResult) -> str:
+    energies = [(run.block, run.energy) for run in result.runs if run.energy is not None]
+    if not energies:
+        return f"no energy: {'; '.join(result.energy_missing)}" if result.energy_missing else ""
+    first = energies[0][1]
+    kinds = {"MACs": "MAC ", "registers": "register ", "buffers": " buffer ", "off chip": "DRAM "}
+    rows = [
+        [
+            block_name(block),
+            _amount(energy.total_dense),
+            _amount(energy.total),
+            _ratio(energy.total_dense / energy.total) if energy.total else _NOTHING,
+            *(_percent(_share(energy.components, part)) for part in kinds.values()),
+        ]
+        for block, energy in energies
+    ]
+    unit = "uJ" if first.unit == "pJ" else f"million {first.unit}"
+    header = ["block", f"dense {unit}", unit, "less", *kinds]
+    return (
+        f"energy of the layers, table {first.table}; without leakage, control and the vector unit\n"
+        + format_table(header, rows)
+    )
+
+
+def _amount(value: float) -> str:
+    """pJ are shown as uJ, MAC equivalents by the million: the same factor."""
+    return f"{value / 1e6:,.3g}" if value < 1e9 else f"{value / 1e6:,.0f}"
+
+
+def _share(components: Mapping[str, float], part: str) -> float:
+    total = math.fsum(components.values())
+    return math.fsum(value for name, value in components.items() if part in name) / total if total else 0.0
+
+
+def _remarks(result: RunResult) -> str:
+    lines = [_unmapped(result)]
     if any(_sparse_timings(run) for run in result.runs):
         lines.append(
             f"measured: medians on {_count(result.threads, 'thread')}, layer by layer, against torch's "
@@ -165,6 +272,16 @@ def _remarks(result: RunResult) -> str:
         )
     lines += [_kernel_remark(run) for run in result.runs if _sparse_timings(run)]
     return "\n".join(line for line in lines if line)
+
+
+def _unmapped(result: RunResult) -> str:
+    ops = sorted({op.op for op in result.unmapped if not op.foldable})
+    folded = sorted({op.op for op in result.unmapped if op.foldable})
+    parts = [f"not matrix products: {', '.join(ops)}"] if ops else []
+    parts += [f"folded into weights: {', '.join(folded)}"] if folded else []
+    if not parts:
+        return ""
+    return f"{'; '.join(parts)}; {_percent(result.unmapped_share, 2)} of all operations"
 
 
 def _sparse_timings(run: BlockRun) -> list[KernelTiming]:

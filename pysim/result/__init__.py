@@ -1,14 +1,17 @@
 """What comes back from simulation and from a run. Plain frozen data."""
 
-from pysim.result.gemm import GemmResult
+from pysim.result.gemm import GemmResult, MemoryResult, add_results
 from pysim.result.run import (
     SCHEMA,
     Accuracy,
     BlockRun,
     Check,
+    Energy,
     KernelTiming,
     LayerResult,
+    NetworkTime,
     RunResult,
+    VectorWork,
 )
 
 __all__ = [
@@ -16,8 +19,13 @@ __all__ = [
     "Accuracy",
     "BlockRun",
     "Check",
+    "Energy",
     "GemmResult",
     "KernelTiming",
     "LayerResult",
+    "MemoryResult",
+    "NetworkTime",
     "RunResult",
+    "VectorWork",
+    "add_results",
 ]

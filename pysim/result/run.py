@@ -6,9 +6,11 @@ goes.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 
 from pysim.config import Accelerator
+from pysim.result.gemm import GemmResult
 from pysim.workload import UnmappedOp
 
 SCHEMA = 1
@@ -53,11 +55,9 @@ class LayerResult:
         pruned: Whether pruning was allowed to touch it.
         blocks_total: Blocks of all groups.
         blocks_kept: Of those, kept.
-        cycles_dense: The same machine with ``skip="none"``.
-        cycles: With the chosen skip mode.
-        utilization: MACs done over PEs x cycles, 0 to 1.
-        macs: MACs that the array did.
-        cycles_by_skip: Cycles with every skip mode that the dataflow allows.
+        dense: Counts of the unpruned layer on the same machine with ``skip="none"``.
+        counts: Counts of the pruned layer with the chosen skip mode.
+        cycles_by_skip: Cycles of the pruned layer with every skip mode that the dataflow allows.
         kernel: Measured times; None if not measured.
     """
 
@@ -69,12 +69,22 @@ class LayerResult:
     pruned: bool
     blocks_total: int
     blocks_kept: int
-    cycles_dense: int
-    cycles: int
-    utilization: float
-    macs: int
+    dense: GemmResult
+    counts: GemmResult
     cycles_by_skip: dict[str, int]
     kernel: KernelTiming | None
+
+    @property
+    def cycles_dense(self) -> int:
+        return self.dense.cycles
+
+    @property
+    def cycles(self) -> int:
+        return self.counts.cycles
+
+    @property
+    def utilization(self) -> float:
+        return self.counts.utilization
 
     @property
     def speedup(self) -> float | None:
@@ -107,6 +117,33 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Energy:
+    """Energy of the layers of one run; the vector unit is not in it.
+
+    Args:
+        table: Name of the energy table.
+        unit: Of every figure here: ``pJ``, or ``MAC equivalents``.
+        components: Energy of the pruned layers by component.
+        components_dense: Of the unpruned layers, the same components.
+        notes: What the table assumes and leaves out.
+    """
+
+    table: str
+    unit: str
+    components: dict[str, float]
+    components_dense: dict[str, float]
+    notes: tuple[str, ...]
+
+    @property
+    def total(self) -> float:
+        return math.fsum(self.components.values())
+
+    @property
+    def total_dense(self) -> float:
+        return math.fsum(self.components_dense.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BlockRun:
     """Everything about one block size.
 
@@ -116,6 +153,7 @@ class BlockRun:
         sparsity_model: The same zeros as a share of the weights of all layers.
         accuracy: See there.
         layers: In order of execution.
+        energy: Of the layers; None where the accelerator or its energy table lacks a figure.
         checks: See there.
     """
 
@@ -124,6 +162,7 @@ class BlockRun:
     sparsity_model: float
     accuracy: Accuracy
     layers: tuple[LayerResult, ...]
+    energy: Energy | None
     checks: tuple[Check, ...]
 
     @property
@@ -140,7 +179,7 @@ class BlockRun:
 
     @property
     def cycles_by_skip(self) -> dict[str, int]:
-        """Total cycles for every skip mode, ``none`` first."""
+        """Total cycles of the pruned network for every skip mode, ``none`` first."""
         modes = self.layers[0].cycles_by_skip
         return {mode: sum(layer.cycles_by_skip[mode] for layer in self.layers) for mode in modes}
 
@@ -151,6 +190,44 @@ class BlockRun:
         if len(timings) < len(self.layers):
             return None
         return sum(t.dense_us for t in timings) / sum(t.sparse_us for t in timings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VectorWork:
+    """What the vector unit does for one pass of the network, whatever the block size.
+
+    Args:
+        cycles_by_op: Cycles of each operator, such as ``relu``; batch norm folded into weights takes none.
+    """
+
+    cycles_by_op: dict[str, int]
+
+    @property
+    def cycles(self) -> int:
+        return sum(self.cycles_by_op.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkTime:
+    """Array and vector unit one after the other, never at the same time.
+
+    Args:
+        cycles_dense: With ``skip="none"``.
+        cycles: With the chosen skip mode.
+        vector_share: The vector unit's share of ``cycles``, 0 to 1.
+        seconds: Of ``cycles`` at the accelerator's clock; None without a clock.
+        frames_per_second: Images of the batch over ``seconds``; None without a clock.
+    """
+
+    cycles_dense: int
+    cycles: int
+    vector_share: float
+    seconds: float | None
+    frames_per_second: float | None
+
+    @property
+    def speedup(self) -> float:
+        return self.cycles_dense / self.cycles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,8 +244,10 @@ class RunResult:
         batch: Images in the simulated and timed input.
         threads: Of the measured kernels, dense and sparse.
         accelerator: The simulated machine.
-        unmapped: Work that is not simulated.
+        unmapped: Work that the array does not do.
         unmapped_share: Its share of all operations, 0 to 1.
+        vector: That work on the accelerator's vector unit; None if it has none.
+        energy_missing: Why there is no energy; empty if there is.
         runs: In the order asked for.
     """
 
@@ -183,7 +262,23 @@ class RunResult:
     accelerator: Accelerator
     unmapped: tuple[UnmappedOp, ...]
     unmapped_share: float
+    vector: VectorWork | None
+    energy_missing: tuple[str, ...]
     runs: tuple[BlockRun, ...]
+
+    def network_time(self, run: BlockRun) -> NetworkTime | None:
+        """The whole network's time in ``run``; None without a vector unit, or if nothing takes time."""
+        if self.vector is None or not run.cycles + self.vector.cycles:
+            return None
+        cycles = run.cycles + self.vector.cycles
+        clock = self.accelerator.clock_hz
+        return NetworkTime(
+            cycles_dense=run.cycles_dense + self.vector.cycles,
+            cycles=cycles,
+            vector_share=self.vector.cycles / cycles,
+            seconds=None if clock is None else cycles / clock,
+            frames_per_second=None if clock is None else self.batch * clock / cycles,
+        )
 
     def to_json(self) -> dict[str, object]:
         """The object that ``--json`` prints."""
@@ -202,11 +297,13 @@ class RunResult:
                 "share_of_operations": self.unmapped_share,
                 "ops": [asdict(op) for op in self.unmapped],
             },
-            "runs": [_block_run_json(run) for run in self.runs],
+            "vector": None if self.vector is None else asdict(self.vector) | {"cycles": self.vector.cycles},
+            "energy_missing": list(self.energy_missing),
+            "runs": [_block_run_json(run, self.network_time(run)) for run in self.runs],
         }
 
 
-def _block_run_json(run: BlockRun) -> dict[str, object]:
+def _block_run_json(run: BlockRun, network: NetworkTime | None) -> dict[str, object]:
     return {
         "block": list(run.block),
         "sparsity": {"prunable": run.sparsity_prunable, "model": run.sparsity_model},
@@ -222,9 +319,15 @@ def _block_run_json(run: BlockRun) -> dict[str, object]:
                 for mode, cycles in run.cycles_by_skip.items()
                 if mode != "none"
             },
+            "network": None if network is None else asdict(network) | {"speedup": network.speedup},
         },
+        "energy": None if run.energy is None else _energy_json(run.energy),
         "checks": [asdict(check) for check in run.checks],
     }
+
+
+def _energy_json(energy: Energy) -> dict[str, object]:
+    return asdict(energy) | {"total": energy.total, "total_dense": energy.total_dense}
 
 
 def _layer_json(layer: LayerResult) -> dict[str, object]:
@@ -242,5 +345,18 @@ def _layer_json(layer: LayerResult) -> dict[str, object]:
         "cycles": layer.cycles,
         "speedup": layer.speedup,
         "utilization": layer.utilization,
+        "counts": _counts_json(layer.counts),
+        "counts_dense": _counts_json(layer.dense),
         "kernel": None if kernel is None else {**asdict(kernel), "speedup": kernel.speedup},
+    }
+
+
+def _counts_json(counts: GemmResult) -> dict[str, object]:
+    memory = counts.memory
+    return {
+        "folds": counts.folds,
+        "macs": counts.macs,
+        "kept_macs": counts.kept_macs,
+        "padded_macs": counts.padded_macs,
+        "memory": None if memory is None else asdict(memory),
     }

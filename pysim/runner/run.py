@@ -10,11 +10,19 @@ import torch
 
 import pysim
 from pysim.config import Accelerator
+from pysim.energy import missing_figures
 from pysim.errors import ConfigError
 from pysim.lowering import Activation, trace
 from pysim.pruning import PruneConfig, element_masks, kept_count
 from pysim.result import Accuracy, BlockRun, Check, KernelTiming, LayerResult, RunResult
-from pysim.runner.simulate import LayerCycles, layer_to_step, simulate_network_layer, skip_label, step_layer
+from pysim.runner.energy import energy_of
+from pysim.runner.simulate import (
+    LayerCounts,
+    layer_to_step,
+    simulate_network_layer,
+    step_layer,
+    vector_work,
+)
 from pysim.runner.stages import (
     DenseNetwork,
     PrunedNetwork,
@@ -120,6 +128,8 @@ def run(config: RunConfig, progress: Progress = no_progress) -> RunResult:
         accelerator=config.accelerator,
         unmapped=workload.unmapped,
         unmapped_share=workload.unmapped_share,
+        vector=vector_work(workload, config.accelerator),
+        energy_missing=missing_figures(config.accelerator),
         runs=tuple(runs),
     )
 
@@ -144,8 +154,7 @@ def _block_run(
         simulate_network_layer(layer, mask, config.accelerator)
         for layer, mask in zip(workload.layers, masks, strict=True)
     ]
-    chosen = skip_label(config.accelerator)
-    stepped = layer_to_step(workload.layers, [s.by_skip[chosen] for s in simulated], touched)
+    stepped = layer_to_step(workload.layers, [s.chosen.cycles for s in simulated], touched)
     names = (
         frozenset(layer.name for layer in workload.layers) if config.measure else frozenset({stepped.name})
     )
@@ -165,7 +174,7 @@ def _block_run(
                 activations[stepped.name],
                 masks[index],
                 config.accelerator,
-                simulated[index].by_skip[chosen],
+                simulated[index].chosen.cycles,
             )
         )
     if config.measure:
@@ -181,11 +190,12 @@ def _block_run(
             dense=dense.accuracy, before_finetune=pruned.before_finetune, pruned=pruned.accuracy
         ),
         layers=tuple(
-            _layer_result(layer, mask, hit, cycles, chosen, timing)
-            for layer, mask, hit, cycles, timing in zip(
+            _layer_result(layer, mask, hit, counts, timing)
+            for layer, mask, hit, counts, timing in zip(
                 workload.layers, masks, touched, simulated, timings, strict=True
             )
         ),
+        energy=energy_of([s.dense for s in simulated], [s.chosen for s in simulated], config.accelerator),
         checks=tuple(checks),
     )
 
@@ -251,7 +261,7 @@ def _kernel_check(timings: Sequence[KernelTiming | None]) -> Check:
 
 
 def _layer_result(
-    layer: Layer, mask: BlockMask, hit: bool, cycles: LayerCycles, chosen: str, timing: KernelTiming | None
+    layer: Layer, mask: BlockMask, hit: bool, counts: LayerCounts, timing: KernelTiming | None
 ) -> LayerResult:
     return LayerResult(
         name=layer.name,
@@ -262,10 +272,8 @@ def _layer_result(
         pruned=hit,
         blocks_total=mask.blocks_total,
         blocks_kept=mask.blocks_kept,
-        cycles_dense=cycles.by_skip["none"],
-        cycles=cycles.by_skip[chosen],
-        utilization=cycles.utilization,
-        macs=cycles.macs,
-        cycles_by_skip=cycles.by_skip,
+        dense=counts.dense,
+        counts=counts.chosen,
+        cycles_by_skip=counts.by_skip,
         kernel=timing,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,24 +12,24 @@ from torch import Tensor
 from pysim.config import Accelerator
 from pysim.lowering import Activation, input_matrix, output_matrix, weight_matrix
 from pysim.lowering.matrices import Float32Array
-from pysim.result import Check
+from pysim.result import Check, GemmResult, VectorWork, add_results
 from pysim.sim import simulate_gemm, simulate_layer
-from pysim.workload import BlockMask, Layer
+from pysim.workload import BlockMask, BoolArray, Layer, Workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LayerCycles:
+class LayerCounts:
     """One layer, all groups one after the other.
 
     Args:
-        by_skip: Cycles with each skip mode that the dataflow allows, ``none`` first.
-        macs: MACs the array does with the accelerator's own skip mode.
-        utilization: Those MACs over PEs x cycles.
+        by_skip: Cycles of the pruned layer with each skip mode that the dataflow allows.
+        dense: Counts of the unpruned layer with ``skip="none"``, its weights without block indices.
+        chosen: Counts of the pruned layer with the accelerator's own skip mode.
     """
 
     by_skip: dict[str, int]
-    macs: int
-    utilization: float
+    dense: GemmResult
+    chosen: GemmResult
 
 
 def skip_label(accelerator: Accelerator) -> str:
@@ -37,19 +37,43 @@ def skip_label(accelerator: Accelerator) -> str:
     return f"mux{accelerator.mux}" if accelerator.skip == "mux" else accelerator.skip
 
 
-def simulate_network_layer(layer: Layer, mask: BlockMask, accelerator: Accelerator) -> LayerCycles:
-    """Cycles of one layer for every skip mode, by the event engine."""
-    by_skip = {}
-    macs = 0
-    for skip in accelerator.allowed_skips():
-        machine = replace(accelerator, skip=skip)
-        results = [simulate_layer(mask.grid, keep, layer.n, machine) for keep in mask.keep]
-        by_skip[skip_label(machine)] = sum(result.cycles for result in results)
-        if skip == accelerator.skip:
-            macs = sum(result.macs for result in results)
-    cycles = by_skip[skip_label(accelerator)]
-    pes = accelerator.rows * accelerator.cols
-    return LayerCycles(by_skip=by_skip, macs=macs, utilization=macs / (pes * cycles) if cycles else 0.0)
+def simulate_network_layer(layer: Layer, mask: BlockMask, accelerator: Accelerator) -> LayerCounts:
+    """Counts of one layer, and its cycles for every skip mode, by the event engine."""
+
+    def simulate(keeps: Iterable[BoolArray], machine: Accelerator) -> GemmResult:
+        results = [simulate_layer(mask.grid, keep, layer.n, machine, conv=layer.conv) for keep in keeps]
+        return add_results(results, machine.rows * machine.cols * machine.cores)
+
+    everything = BlockMask(grid=mask.grid, keep=np.ones_like(mask.keep))
+    machine = _machine_for(mask, accelerator)
+    pruned = {
+        skip_label(mode): simulate(mask.keep, mode)
+        for mode in (replace(machine, skip=skip) for skip in accelerator.allowed_skips())
+    }
+    return LayerCounts(
+        by_skip={label: result.cycles for label, result in pruned.items()},
+        dense=simulate(everything.keep, replace(_machine_for(everything, accelerator), skip="none")),
+        chosen=pruned[skip_label(accelerator)],
+    )
+
+
+def _machine_for(mask: BlockMask, accelerator: Accelerator) -> Accelerator:
+    """The machine as this layer sees it: weights that keep every block are stored dense, without indices."""
+    if accelerator.memory is None or mask.blocks_kept < mask.blocks_total:
+        return accelerator
+    return replace(accelerator, memory=replace(accelerator.memory, index_bits=0))
+
+
+def vector_work(workload: Workload, accelerator: Accelerator) -> VectorWork | None:
+    """What is not a matrix product, on the accelerator's vector unit; None if it has none."""
+    unit = accelerator.vector
+    if unit is None:
+        return None
+    cycles: dict[str, int] = {}
+    for op in workload.unmapped:
+        if not op.foldable:
+            cycles[op.op] = cycles.get(op.op, 0) + unit.cycles(op.operations)
+    return VectorWork(cycles_by_op=cycles)
 
 
 def layer_to_step(layers: Sequence[Layer], cycles: Sequence[int], pruned: Sequence[bool]) -> Layer:
@@ -84,10 +108,11 @@ def step_layer(
             w,
             x,
             block=(grid.bh, grid.bw),
-            accelerator=accelerator,
+            accelerator=_machine_for(mask, accelerator),
             engine="cycle",
             mask=keep,
             positions=grid.positions,
+            conv=layer.conv,
         )
         stepped += result.cycles
         difference = np.abs(np.asarray(result.output, dtype=np.float64) - y)

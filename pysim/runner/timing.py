@@ -27,7 +27,7 @@ _ROUNDS = 9
 # A sample is as many calls as take this long, at least one; the clock's share is under 0.1 us a call.
 _SAMPLE_SECONDS = 200e-6
 # Untimed calls before a sample last this long. An OpenMP library's idle threads spin for milliseconds after
-# its last call, on the very cores that pysim's threads need; pysim's own spin for microseconds.
+# its last call, on the very cores that pysim's threads need; pysim's own look for work for microseconds.
 _SETTLE_SECONDS = 0.3e-3
 _SETTLE_AFTER_OPENMP_SECONDS = 5e-3
 _SPARSE = "pysim"

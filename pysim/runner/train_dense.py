@@ -9,7 +9,16 @@ import torch
 
 from pysim.data import load_dataset
 from pysim.models import InputShape, build_model
-from pysim.training import Batches, Progress, TrainConfig, evaluate, no_progress, save_tensors, train
+from pysim.training import (
+    Batches,
+    Progress,
+    TrainConfig,
+    evaluate,
+    no_progress,
+    remove_state,
+    save_tensors,
+    train,
+)
 
 
 def train_dense(
@@ -19,11 +28,23 @@ def train_dense(
     epochs: int,
     seed: int,
     out: Path,
+    resume: bool = True,
+    save_every: int = 100,
     progress: Progress = no_progress,
 ) -> dict[str, object]:
     """Trains ``model`` on ``data`` and writes its weights to ``out``.
 
-    After every epoch the state is saved to ``out`` with ``.state`` added; the same call goes on from there.
+    As it goes, the state is saved to ``out`` with ``.state`` added; the same call goes on from there.
+
+    Args:
+        model: A name in ``MODELS``.
+        data: As in ``load_dataset``.
+        epochs: Passes over the training images.
+        seed: Of weights and training.
+        out: The checkpoint to write.
+        resume: Whether to go on from a saved state; otherwise it is removed.
+        save_every: Steps between saves.
+        progress: Told how far training is.
 
     Returns:
         The checkpoint's note: model, dataset, accuracy on the test images in percent, settings.
@@ -42,7 +63,17 @@ def train_dense(
     )
     batches = Batches(dataset, crop_pad=config.crop_pad)
     state = out.with_name(f"{out.name}.state")
-    train(network, batches, config, state_path=state, progress=progress)
+    if not resume:
+        remove_state(state)
+    train(
+        network,
+        batches,
+        config,
+        state_path=state,
+        save_every=save_every,
+        identity=f"{model} on {dataset.fingerprint()}",
+        progress=progress,
+    )
     note: dict[str, object] = {
         "model": model,
         "dataset": dataset.name,

@@ -1,5 +1,16 @@
 """Workload and accelerator to result, through the C++ engines."""
 
 from pysim.sim.gemm import ENGINES, Engine, simulate_gemm, simulate_layer
+from pysim.sim.timeline import STALL_CAUSES, TRANSFER_KINDS, Timeline, list_timeline, write_request_trace
 
-__all__ = ["ENGINES", "Engine", "simulate_gemm", "simulate_layer"]
+__all__ = [
+    "ENGINES",
+    "STALL_CAUSES",
+    "TRANSFER_KINDS",
+    "Engine",
+    "Timeline",
+    "list_timeline",
+    "simulate_gemm",
+    "simulate_layer",
+    "write_request_trace",
+]

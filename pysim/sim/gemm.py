@@ -2,40 +2,93 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from pysim import _core
-from pysim.config import Accelerator
+from pysim.config import Accelerator, Memory
 from pysim.errors import ConfigError, ShapeError
-from pysim.result import GemmResult
+from pysim.result import GemmResult, MemoryResult
 from pysim.result.gemm import OutputArray
-from pysim.workload import BlockGrid, BoolArray
+from pysim.sim.reorder import candidate_orders, feature_order
+from pysim.workload import BlockGrid, BoolArray, ConvGeometry, Int64Array
 
 Engine: TypeAlias = Literal["event", "cycle"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)
 
 
-def simulate_layer(grid: BlockGrid, mask: BoolArray, n: int, accelerator: Accelerator) -> GemmResult:
+def simulate_layer(
+    grid: BlockGrid,
+    mask: BoolArray,
+    n: int,
+    accelerator: Accelerator,
+    *,
+    conv: ConvGeometry | None = None,
+) -> GemmResult:
     """Counts of W (m, k) times (k, n) from the block mask alone, by the event engine.
 
     Args:
         grid: The shape of W and its blocks.
         mask: (block rows, block columns), True where a block is kept.
         n: Output positions, at least 1.
-        accelerator: The array.
+        accelerator: The array, and the memory beside it if it has one.
+        conv: The convolution that the product stands for, so that a pixel that several kernel positions need
+            is fetched once; None for a plain product, whose X has K * N elements of its own. Used by the
+            memory alone.
 
     Raises:
-        ShapeError: The mask is not a bool array of the grid's shape.
-        ConfigError: n is below 1, or a count does not fit in 64 bits.
+        ShapeError: The mask is not a bool array of the grid's shape, or the convolution does not match.
+        ConfigError: n is below 1, a count does not fit in 64 bits, or a buffer is too small for the layer.
     """
+    return _best_order(grid, mask, n, accelerator, conv)[1]
+
+
+def chosen_order(
+    grid: BlockGrid, mask: BoolArray, n: int, accelerator: Accelerator, conv: ConvGeometry | None
+) -> Int64Array | None:
+    """The order in which an accelerator with ``reorder`` takes the block rows; None for their own.
+
+    Raises:
+        As ``simulate_layer``.
+    """
+    return _best_order(grid, mask, n, accelerator, conv)[0] if accelerator.reorder else None
+
+
+def _best_order(
+    grid: BlockGrid, mask: BoolArray, n: int, accelerator: Accelerator, conv: ConvGeometry | None
+) -> tuple[Int64Array | None, GemmResult]:
+    """Of the rows' own order and the candidates the first with the fewest cycles, and what it costs."""
     grid.check_mask(mask)
-    n = _positive_int(n, "n")
+    n = positive_int(n, "n")
+    best = _simulate_event(grid, mask, n, accelerator, conv)
+    best_order = None
+    if accelerator.reorder:
+        grouped = accelerator.skip == "group"
+        feeder_cols = accelerator.group_cols_for(grid.bh) if grouped else accelerator.cols
+        for order in candidate_orders(grid, mask, feeder_cols):
+            try:
+                found = _simulate_event(grid, mask[order], n, accelerator, conv)
+            except ConfigError:  # A buffer is too small for this order's strips; not for the rows' own.
+                continue
+            if found.cycles < best.cycles:
+                best_order, best = order, found
+    return best_order, best
+
+
+def _simulate_event(
+    grid: BlockGrid, mask: BoolArray, n: int, accelerator: Accelerator, conv: ConvGeometry | None
+) -> GemmResult:
     try:
         counts = _core.simulate_event(
-            _core_array(accelerator, grid), _grid_tuple(grid), np.ascontiguousarray(mask), n
+            core_array(accelerator, grid),
+            grid_tuple(grid),
+            np.ascontiguousarray(mask),
+            n,
+            core_memory(accelerator.memory),
+            core_conv(conv, grid, n),
         )
     except (ValueError, TypeError) as error:
         raise ConfigError(str(error)) from error
@@ -51,6 +104,7 @@ def simulate_gemm(
     engine: Engine = "event",
     mask: npt.ArrayLike | None = None,
     positions: int = 1,
+    conv: ConvGeometry | None = None,
 ) -> GemmResult:
     """Simulates Y (M, N) = W (M, K) X (K, N) with pruned blocks.
 
@@ -58,15 +112,17 @@ def simulate_gemm(
         w: (M, K) weights; float32 or int8 for the cycle engine, any number type for the event engine.
         x: (K, N) inputs of the weights' type, or N alone for the event engine, at least 1.
         block: Block height in output features and width in input channels, each at least 1.
-        accelerator: The array.
+        accelerator: The array, and the memory beside it if it has one.
         engine: ``event`` counts fold by fold; ``cycle`` steps every register and also produces Y.
         mask: (block rows, block columns) bool, True where a block is kept; weights of other blocks count as
             zero. Default: a block is pruned if all its weights are zero.
         positions: Kernel positions; K = positions * channels, and no block straddles two of them.
+        conv: As for ``simulate_layer``.
 
     Raises:
-        ShapeError: An array has the wrong shape or type.
-        ConfigError: A setting is out of range, or the layer is too large for the cycle engine.
+        ShapeError: An array has the wrong shape or type, or the convolution is not of this product.
+        ConfigError: A setting is out of range, the layer is too large for the cycle engine, or a buffer is
+            too small for the layer.
     """
     if engine not in ENGINES:
         raise ConfigError(f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}")
@@ -75,18 +131,18 @@ def simulate_gemm(
         raise ShapeError(f"weights: expected shape (M, K), got {weights.shape}")
     bh, bw = _block_sides(block)
     grid = BlockGrid(
-        m=weights.shape[0], k=weights.shape[1], positions=_positive_int(positions, "positions"), bh=bh, bw=bw
+        m=weights.shape[0], k=weights.shape[1], positions=positive_int(positions, "positions"), bh=bh, bw=bw
     )
     kept = grid.nonzero_blocks(weights) if mask is None else np.asarray(mask)
     grid.check_mask(kept)
     if engine == "event":
-        return simulate_layer(grid, kept, _positions_of(x, grid.k), accelerator)
+        return simulate_layer(grid, kept, _positions_of(x, grid.k), accelerator, conv=conv)
     if np.ndim(x) == 0:
         raise ShapeError(
             "inputs: expected an array of shape (K, N) for engine cycle, got a number",
             hint='Pass the inputs, or use engine="event".',
         )
-    return _simulate_cycle(grid, kept, weights, np.asarray(x), accelerator)
+    return _simulate_cycle(grid, kept, weights, np.asarray(x), accelerator, conv)
 
 
 def _simulate_cycle(
@@ -95,6 +151,7 @@ def _simulate_cycle(
     w: npt.NDArray[np.generic],
     x: npt.NDArray[np.generic],
     accelerator: Accelerator,
+    conv: ConvGeometry | None,
 ) -> GemmResult:
     _check_inputs(x, grid.k)
     if w.dtype != x.dtype or w.dtype not in (np.float32, np.int8):
@@ -103,20 +160,33 @@ def _simulate_cycle(
             f"got {w.dtype} and {x.dtype}",
             hint="Convert them with .astype(numpy.float32).",
         )
-    array = _core_array(accelerator, grid)
-    kept = np.ascontiguousarray(mask)
+    array = core_array(accelerator, grid)
+    order = chosen_order(grid, mask, x.shape[1], accelerator, conv)
+    features = None if order is None else feature_order(grid, order)
+    kept = np.ascontiguousarray(mask if order is None else mask[order])
+    weights = w if features is None else w[features]
     output: OutputArray
     try:
         counts, output = _core.simulate_cycle(
-            array, _grid_tuple(grid), kept, np.ascontiguousarray(w), np.ascontiguousarray(x)
+            array,
+            grid_tuple(grid),
+            kept,
+            np.ascontiguousarray(weights),
+            np.ascontiguousarray(x),
+            core_memory(accelerator.memory),
+            core_conv(conv, grid, x.shape[1]),
         )
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    if features is not None:
+        renamed = np.empty_like(output)
+        renamed[features] = output
+        output = renamed
     return _result(counts, accelerator, output)
 
 
 def _result(counts: _core.Counts, accelerator: Accelerator, output: OutputArray | None) -> GemmResult:
-    slots = accelerator.rows * accelerator.cols * counts.cycles
+    slots = accelerator.rows * accelerator.cols * accelerator.cores * counts.cycles
     return GemmResult(
         cycles=counts.cycles,
         folds=counts.folds,
@@ -125,11 +195,65 @@ def _result(counts: _core.Counts, accelerator: Accelerator, output: OutputArray 
         kept_macs=counts.kept_macs,
         padded_macs=counts.padded_macs,
         utilization=counts.macs / slots if slots else 0.0,
+        memory=None if counts.memory is None else _memory_result(counts.memory),
         output=output,
     )
 
 
-def _core_array(accelerator: Accelerator, grid: BlockGrid) -> _core.ArrayConfig:
+def _memory_result(counts: _core.MemoryCounts) -> MemoryResult:
+    return MemoryResult(**{field.name: getattr(counts, field.name) for field in fields(MemoryResult)})
+
+
+def core_memory(memory: Memory | None) -> _core.MemoryConfig | None:
+    if memory is None:
+        return None
+    if memory.mode == "rowbuffer":
+        raise ConfigError(
+            "memory.mode: expected ideal or bandwidth, got rowbuffer, which is not modelled yet",
+            hint='Use mode="bandwidth".',
+        )
+    waits = memory.mode == "bandwidth"
+    return _core.MemoryConfig(
+        input_capacity=memory.input_bytes,
+        weight_capacity=memory.weight_bytes,
+        output_capacity=memory.output_bytes,
+        # In 2**-20 bytes per cycle, rounded down: the channel is never faster than it says.
+        bandwidth=int(memory.bandwidth * 2**20) if waits and memory.bandwidth is not None else 0,
+        latency=memory.latency if waits else 0,
+        input_bits=memory.input_bits,
+        weight_bits=memory.weight_bits,
+        output_bits=memory.output_bits,
+        accumulator_bits=memory.accumulator_bits,
+        index_bits=memory.index_bits,
+    )
+
+
+_ConvTuple: TypeAlias = tuple[int, int, int, int, int, int, int, int, int, int, int, int]
+
+
+def core_conv(conv: ConvGeometry | None, grid: BlockGrid, n: int) -> _ConvTuple | None:
+    if conv is None:
+        return None
+    kernel_positions = conv.kernel[0] * conv.kernel[1]
+    positions = conv.batch * conv.out_height * conv.out_width
+    if kernel_positions != grid.positions or positions != n:
+        raise ShapeError(
+            f"convolution: expected {grid.positions} kernel positions and {n} output positions, "
+            f"got {kernel_positions} and {positions}"
+        )
+    return (
+        conv.height,
+        conv.width,
+        conv.out_height,
+        conv.out_width,
+        *conv.kernel,
+        *conv.stride,
+        *conv.padding,
+        *conv.dilation,
+    )
+
+
+def core_array(accelerator: Accelerator, grid: BlockGrid) -> _core.ArrayConfig:
     return _core.ArrayConfig(
         rows=accelerator.rows,
         cols=accelerator.cols,
@@ -139,14 +263,15 @@ def _core_array(accelerator: Accelerator, grid: BlockGrid) -> _core.ArrayConfig:
         mux=accelerator.mux,
         # More columns than the array has is the whole array; capped so that any integer crosses into C++.
         group_cols=min(accelerator.group_cols_for(grid.bh), accelerator.cols),
+        cores=accelerator.cores,
     )
 
 
-def _grid_tuple(grid: BlockGrid) -> tuple[int, int, int, int, int]:
+def grid_tuple(grid: BlockGrid) -> tuple[int, int, int, int, int]:
     return grid.m, grid.k, grid.positions, grid.bh, grid.bw
 
 
-def _positive_int(value: object, where: str) -> int:
+def positive_int(value: object, where: str) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise ConfigError(f"{where}: expected an integer of at least 1, got {value!r}")
     return int(value)
@@ -155,12 +280,12 @@ def _positive_int(value: object, where: str) -> int:
 def _block_sides(block: tuple[int, int]) -> tuple[int, int]:
     if not isinstance(block, tuple | list) or len(block) != 2:
         raise ConfigError(f"block: expected (height, width), got {block!r}")
-    return _positive_int(block[0], "block height"), _positive_int(block[1], "block width")
+    return positive_int(block[0], "block height"), positive_int(block[1], "block width")
 
 
 def _positions_of(x: npt.ArrayLike | int, k: int) -> int:
     if isinstance(x, int | np.integer):
-        return _positive_int(x, "n")
+        return positive_int(x, "n")
     array = np.asarray(x)
     _check_inputs(array, k)
     return int(array.shape[1])

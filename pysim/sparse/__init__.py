@@ -1,17 +1,30 @@
-"""Block-sparse matrices and the measured CPU kernels."""
+"""Block-sparse matrices, the measured CPU kernels, and layers that run on them."""
 
 from pysim.sparse.bsr import BsrMatrix
+from pysim.sparse.compression import Compressed, LayerChoice, compress
+from pysim.sparse.conv2d import BsrConv2d
+from pysim.sparse.convert import from_scipy_bsr, from_torch_bsr, to_scipy_bsr, to_torch_bsr
 from pysim.sparse.isa import CudaStatus, IsaStatus, available_isas, cuda_status, isa_report
+from pysim.sparse.linear import BsrLinear
 from pysim.sparse.plans import ConvPlan, SpmmPlan, spmm
 
 __all__ = [
+    "BsrConv2d",
+    "BsrLinear",
     "BsrMatrix",
+    "Compressed",
     "ConvPlan",
     "CudaStatus",
     "IsaStatus",
+    "LayerChoice",
     "SpmmPlan",
     "available_isas",
+    "compress",
     "cuda_status",
+    "from_scipy_bsr",
+    "from_torch_bsr",
     "isa_report",
     "spmm",
+    "to_scipy_bsr",
+    "to_torch_bsr",
 ]

@@ -6,67 +6,128 @@ weights: changing them afterwards changes nothing.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
-import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from pysim import _core
 from pysim.errors import ConfigError, ShapeError
+from pysim.sparse.arrays import (
+    ArrayT,
+    Float32Array,
+    as_config_error,
+    as_numpy,
+    check_matrix,
+    empty_like,
+    integer,
+    isa_name,
+    numbers,
+    pair,
+)
 from pysim.sparse.bsr import BsrMatrix
 
-Float32Array = npt.NDArray[np.float32]
-ArrayT = TypeVar("ArrayT", Float32Array, Tensor)
+PlanT = TypeVar("PlanT")
 
 # Image sizes whose offsets a convolution keeps; the oldest goes first.
 _MAX_IMAGE_SIZES = 16
 
 
 class SpmmPlan:
-    """Y (m, n) = W X (k, n) for any n, with W block-sparse.
+    """Y (m, n) = W X (k, n) + bias + residual, then perhaps ReLU, for any n, with W block-sparse.
 
     Args:
         matrix: W.
+        bias: (m,) or None.
+        relu: Whether negative results become zero.
+        trainable: Whether ``weight_gradient`` will be called.
+        transposed: Multiply by W^T instead: m and k change places below.
         isa: ``scalar``, ``avx2`` or ``avx512``; default: ``PYSIM_ISA`` if set, else the fastest available.
         threads: At most this many; the bits of the result do not depend on it.
 
     Raises:
-        ConfigError: An index of the matrix is out of place, the instruction set is unknown or not available
-            here, or threads is out of range.
+        ConfigError: The bias has another length, the instruction set is unknown or not available here, or
+            threads is out of range.
     """
 
-    def __init__(self, matrix: BsrMatrix, *, isa: str | None = None, threads: int = 1) -> None:
-        _check_matrix(matrix, "spmm")
-        self._m = matrix.grid.m
-        with _as_config_error("spmm"):
-            self._plan = _core.SpmmPlan(*matrix.parts, isa=_name(isa), threads=_integer(threads, "threads"))
+    def __init__(
+        self,
+        matrix: BsrMatrix,
+        *,
+        bias: npt.ArrayLike | None = None,
+        relu: bool = False,
+        trainable: bool = False,
+        transposed: bool = False,
+        isa: str | None = None,
+        threads: int = 1,
+    ) -> None:
+        check_matrix(matrix, "spmm")
+        if trainable and transposed:
+            raise ConfigError("spmm: expected at most one of trainable and transposed, got both")
+        self._m = matrix.grid.k if transposed else matrix.grid.m
+        self._values_shape = matrix.values.shape if trainable else None
+        with as_config_error("spmm"):
+            self._plan = _core.SpmmPlan(
+                *matrix.parts,
+                bias=numbers(bias, self._m),
+                relu=relu,
+                trainable=trainable,
+                transposed=transposed,
+                isa=isa_name(isa),
+                threads=integer(threads, "threads"),
+            )
 
     @property
     def isa(self) -> str:
         """The instruction set that runs."""
         return self._plan.isa
 
-    def __call__(self, x: ArrayT, out: ArrayT | None = None) -> ArrayT:
+    def __call__(self, x: ArrayT, out: ArrayT | None = None, *, residual: ArrayT | None = None) -> ArrayT:
         """Multiplies.
 
         Args:
             x: (k, n) float32; rows contiguous, any distance from row to row.
-            out: (m, n) float32 to write to, apart from ``x``; made if absent.
+            out: (m, n) float32 to write to, apart from the others; made if absent.
+            residual: (m, n) float32, added before ReLU.
 
         Raises:
             ShapeError: An array has the wrong type, shape, layout or device, or the two overlap.
         """
-        source = _as_numpy(x, "spmm input")
+        source = as_numpy(x, "spmm input")
         if source.ndim != 2:
             raise ShapeError(f"spmm input: expected shape (k, n), got {source.shape}")
-        result = _empty_like(x, (self._m, source.shape[1])) if out is None else out
-        with _as_shape_error():
-            self._plan.run(source, _as_numpy(result, "spmm output"))
+        result = empty_like(x, (self._m, source.shape[1])) if out is None else out
+        target = as_numpy(result, "spmm output")
+        added = None if residual is None else as_numpy(residual, "spmm residual")
+        try:
+            self._plan.run(source, target, added)
+        except (ValueError, TypeError) as error:
+            raise ShapeError(str(error)) from error
         return result
+
+    def weight_gradient(self, dy: ArrayT, x: ArrayT) -> ArrayT:
+        """dY X^T at the kept blocks only: the gradient of the stored weights, for dY that of Y before ReLU.
+
+        Args:
+            dy: (m, n) float32; rows contiguous.
+            x: (k, n) float32; rows contiguous.
+
+        Returns:
+            (nnz_blocks, bh, bw), zero where a ragged block leaves W.
+
+        Raises:
+            ConfigError: The plan is not trainable.
+            ShapeError: As in a call.
+        """
+        if self._values_shape is None:
+            raise ConfigError("spmm: expected a plan made with trainable=True")
+        values = empty_like(x, self._values_shape)
+        parts = as_numpy(dy, "spmm output gradient"), as_numpy(x, "spmm input")
+        try:
+            self._plan.weight_gradient(*parts, as_numpy(values, "spmm weight gradient"))
+        except (ValueError, TypeError) as error:
+            raise ShapeError(str(error)) from error
+        return values
 
 
 class ConvPlan:
@@ -80,6 +141,8 @@ class ConvPlan:
         padding: Zeros on each side, vertical, horizontal.
         dilation: Vertical, horizontal.
         bias: (out channels,) or None.
+        relu: Whether negative results become zero.
+        trainable: Whether ``weight_gradient`` or ``input_gradient`` will be called.
         isa: As in ``SpmmPlan``.
         threads: As in ``SpmmPlan``.
 
@@ -96,142 +159,144 @@ class ConvPlan:
         padding: tuple[int, int] = (0, 0),
         dilation: tuple[int, int] = (1, 1),
         bias: npt.ArrayLike | None = None,
+        relu: bool = False,
+        trainable: bool = False,
         isa: str | None = None,
         threads: int = 1,
     ) -> None:
         if not matrices:
             raise ConfigError("convolution: expected at least one group, got none")
         for matrix in matrices:
-            _check_matrix(matrix, "convolution")
+            check_matrix(matrix, "convolution")
         self._channels = sum(matrix.grid.channels for matrix in matrices)
-        with _as_config_error("convolution"):
+        with as_config_error("convolution"):
             self._weights = _core.ConvWeights(
                 [matrix.parts for matrix in matrices],
-                kernel=_pair(kernel_size, "kernel_size"),
-                stride=_pair(stride, "stride"),
-                padding=_pair(padding, "padding"),
-                dilation=_pair(dilation, "dilation"),
-                bias=None if bias is None else _numbers(bias, sum(matrix.grid.m for matrix in matrices)),
-                isa=_name(isa),
-                threads=_integer(threads, "threads"),
+                kernel=pair(kernel_size, "kernel_size"),
+                stride=pair(stride, "stride"),
+                padding=pair(padding, "padding"),
+                dilation=pair(dilation, "dilation"),
+                bias=numbers(bias, sum(matrix.grid.m for matrix in matrices)),
+                relu=relu,
+                trainable=trainable,
+                isa=isa_name(isa),
+                threads=integer(threads, "threads"),
             )
+        self._values_shapes = [matrix.values.shape for matrix in matrices] if trainable else None
         # The offsets of a plan hold for one image size; the packed weights are shared.
         self._plans: dict[tuple[int, int], _core.ConvPlan] = {}
+        self._gradients: dict[tuple[int, int], _core.ConvInputGradient] = {}
 
     @property
     def isa(self) -> str:
         """The instruction set that runs."""
         return self._weights.isa
 
-    def __call__(self, x: ArrayT, out: ArrayT | None = None) -> ArrayT:
+    def __call__(self, x: ArrayT, out: ArrayT | None = None, *, residual: ArrayT | None = None) -> ArrayT:
         """Convolves.
 
         Args:
             x: (N, in channels, H, W) float32, contiguous (NCHW).
-            out: (N, out channels, out height, out width) float32, contiguous, apart from ``x``; made if
+            out: (N, out channels, out height, out width) float32, contiguous, apart from the others; made if
                 absent.
+            residual: Of the output's shape, float32, contiguous; added after the bias and before ReLU.
 
         Raises:
             ShapeError: An array has the wrong type, shape, layout or device, or the two overlap.
             ConfigError: The image is too small for the kernel.
         """
-        source = _as_numpy(x, "convolution input")
+        source = as_numpy(x, "convolution input")
         if source.ndim != 4 or source.shape[1] != self._channels:
             raise ShapeError(f"convolution input: expected (N, {self._channels}, H, W), got {source.shape}")
         plan = self._plan_for(source.shape[2], source.shape[3])
-        result = _empty_like(x, tuple(plan.out_shape(source.shape[0]))) if out is None else out
-        with _as_shape_error():
-            plan.run(source, _as_numpy(result, "convolution output"))
+        result = empty_like(x, tuple(plan.out_shape(source.shape[0]))) if out is None else out
+        target = as_numpy(result, "convolution output")
+        added = None if residual is None else as_numpy(residual, "convolution residual")
+        try:
+            plan.run(source, target, added)
+        except (ValueError, TypeError) as error:
+            raise ShapeError(str(error)) from error
         return result
+
+    def weight_gradient(self, dy: ArrayT, x: ArrayT) -> list[ArrayT]:
+        """The gradient of the stored weights, for ``dy`` that of the output before ReLU.
+
+        Args:
+            dy: (N, out channels, out height, out width) float32, contiguous.
+            x: (N, in channels, H, W) float32, contiguous.
+
+        Returns:
+            For each group (nnz_blocks, bh, bw), zero where a ragged block leaves W.
+
+        Raises:
+            ConfigError: The plan is not trainable.
+            ShapeError: As in a call.
+        """
+        if self._values_shapes is None:
+            raise ConfigError("convolution: expected a plan made with trainable=True")
+        source = self._image(x)
+        values = [empty_like(x, shape) for shape in self._values_shapes]
+        targets = [as_numpy(part, "convolution weight gradient") for part in values]
+        plan = self._plan_for(source.shape[2], source.shape[3])
+        try:
+            plan.weight_gradient(as_numpy(dy, "convolution output gradient"), source, targets)
+        except (ValueError, TypeError) as error:
+            raise ShapeError(str(error)) from error
+        return values
+
+    def input_gradient(self, dy: ArrayT, size: tuple[int, int]) -> ArrayT:
+        """The gradient of the input, for ``dy`` that of the output before ReLU.
+
+        Args:
+            dy: (N, out channels, out height, out width) float32, contiguous.
+            size: Height and width of the input.
+
+        Returns:
+            (N, in channels, H, W).
+
+        Raises:
+            ConfigError: The plan is not trainable, or the image is too small for the kernel.
+            ShapeError: As in a call.
+        """
+        if self._values_shapes is None:
+            raise ConfigError("convolution: expected a plan made with trainable=True")
+        height, width = pair(size, "size")
+        gradient = self._gradients.get((height, width))
+        if gradient is None:
+            with as_config_error("convolution"):
+                gradient = self._weights.input_gradient(height, width)
+            _remember(self._gradients, (height, width), gradient)
+        source = as_numpy(dy, "convolution output gradient")
+        if source.ndim != 4:
+            raise ShapeError(f"convolution output gradient: expected 4 dimensions, got {source.ndim}")
+        dx = empty_like(dy, (source.shape[0], self._channels, height, width))
+        try:
+            gradient.run(source, as_numpy(dx, "convolution input gradient"))
+        except (ValueError, TypeError) as error:
+            raise ShapeError(str(error)) from error
+        return dx
+
+    def _image(self, x: ArrayT) -> Float32Array:
+        source = as_numpy(x, "convolution input")
+        if source.ndim != 4 or source.shape[1] != self._channels:
+            raise ShapeError(f"convolution input: expected (N, {self._channels}, H, W), got {source.shape}")
+        return source
 
     def _plan_for(self, height: int, width: int) -> _core.ConvPlan:
         plan = self._plans.get((height, width))
         if plan is None:
-            with _as_config_error("convolution"):
+            with as_config_error("convolution"):
                 plan = self._weights.plan(height, width)
-            if len(self._plans) >= _MAX_IMAGE_SIZES:
-                self._plans.pop(next(iter(self._plans)), None)
-            self._plans[height, width] = plan
+            _remember(self._plans, (height, width), plan)
         return plan
+
+
+def _remember(plans: dict[tuple[int, int], PlanT], size: tuple[int, int], plan: PlanT) -> None:
+    if len(plans) >= _MAX_IMAGE_SIZES:
+        plans.pop(next(iter(plans)), None)
+    plans[size] = plan
 
 
 def spmm(matrix: BsrMatrix, x: ArrayT, *, isa: str | None = None, threads: int = 1) -> ArrayT:
     """W X once. Whoever multiplies by the same W again should keep a ``SpmmPlan``."""
     return SpmmPlan(matrix, isa=isa, threads=threads)(x)
-
-
-def _check_matrix(matrix: BsrMatrix, where: str) -> None:
-    if not isinstance(matrix, BsrMatrix):
-        raise ConfigError(f"{where}: expected BsrMatrix, got {type(matrix).__name__}")
-
-
-@contextlib.contextmanager
-def _as_config_error(where: str) -> Iterator[None]:
-    try:
-        yield
-    except (ValueError, TypeError) as error:
-        text = str(error)
-        raise ConfigError(text if ": expected" in text else f"{where}: {text}") from error
-
-
-@contextlib.contextmanager
-def _as_shape_error() -> Iterator[None]:
-    try:
-        yield
-    except (ValueError, TypeError) as error:
-        raise ShapeError(str(error)) from error
-
-
-def _name(isa: str | None) -> str:
-    if isa is not None and not isinstance(isa, str):
-        raise ConfigError(f"isa: expected a name, got {isa!r}")
-    return isa or ""
-
-
-def _integer(value: int, where: str) -> int:
-    """``value``, an int that fits in 32 bits. Raises ConfigError."""
-    if not isinstance(value, int) or abs(value) >= 2**31:
-        raise ConfigError(f"{where}: expected an integer, got {value!r}")
-    return value
-
-
-def _pair(value: tuple[int, int], where: str) -> tuple[int, int]:
-    if (
-        not isinstance(value, tuple | list)
-        or len(value) != 2
-        or not all(isinstance(side, int) and abs(side) < 2**62 for side in value)
-    ):
-        raise ConfigError(f"{where}: expected two integers, got {value!r}")
-    return value[0], value[1]
-
-
-def _numbers(values: npt.ArrayLike, count: int) -> list[float]:
-    try:
-        array = np.asarray(values, dtype=np.float32)
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"bias: expected {count} numbers, got {values!r}") from error
-    numbers: list[float] = array.ravel().tolist()
-    return numbers
-
-
-def _empty_like(x: ArrayT, shape: tuple[int, ...]) -> ArrayT:
-    if isinstance(x, Tensor):
-        return torch.empty(shape, dtype=torch.float32)
-    return np.empty(shape, dtype=np.float32)
-
-
-def _as_numpy(array: Float32Array | Tensor, where: str) -> Float32Array:
-    """The same memory as a numpy array. Raises ShapeError for another type, dtype or device."""
-    if isinstance(array, Tensor):
-        if array.device.type != "cpu" or array.layout != torch.strided:
-            raise ShapeError(
-                f"{where}: expected a dense tensor on the CPU, got {array.layout} on {array.device}"
-            )
-        if array.dtype != torch.float32:
-            raise ShapeError(f"{where}: expected float32, got {array.dtype}")
-        return array.detach().numpy() if array.requires_grad else array.numpy()
-    if not isinstance(array, np.ndarray):
-        raise ShapeError(f"{where}: expected a float32 array, got {type(array).__name__}")
-    if array.dtype != np.float32:
-        raise ShapeError(f"{where}: expected float32, got {array.dtype}")
-    return array

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -16,20 +17,41 @@ from pysim.errors import DataError
 # Far above any model of this project; a hostile file cannot make us allocate more.
 _MAX_BYTES = 4 << 30
 _NOTE = "pysim"
+_DIGEST = "sha256"
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], note: dict[str, object]) -> None:
-    """Writes ``tensors`` and a JSON ``note`` atomically. Raises OSError if the disk refuses."""
+    """Writes ``tensors``, a JSON ``note`` and a checksum of both, atomically.
+
+    Raises:
+        OSError: The disk refuses; what was at ``path`` is still there.
+    """
     plain = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-    metadata = {_NOTE: json.dumps(note, sort_keys=True)}
-    write_atomic(path, lambda temporary: save_file(plain, temporary, metadata=metadata))
+    text = json.dumps(note, sort_keys=True)
+    metadata = {_NOTE: text, _DIGEST: _digest(plain, text)}
+
+    def write(temporary: Path) -> None:
+        try:
+            save_file(plain, temporary, metadata=metadata)
+        except SafetensorError as error:  # it wraps the system's error
+            raise OSError(f"{path}: cannot be written: {error}") from error
+
+    write_atomic(path, write)
+
+
+def _digest(tensors: dict[str, Tensor], note: str) -> str:
+    digest = hashlib.sha256(note.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
-    """Reads what ``save_tensors`` wrote.
+    """Reads what ``save_tensors`` wrote; a file without a checksum is read unchecked.
 
     Raises:
-        DataError: Absent, too large, not safetensors, or truncated.
+        DataError: Absent, too large, not safetensors, truncated, or not what its checksum says.
     """
     try:
         size = path.stat().st_size
@@ -38,11 +60,14 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        note = json.loads(metadata.get(_NOTE, "{}"))
-    except (OSError, SafetensorError, ValueError) as error:
+        text = metadata.get(_NOTE, "{}")
+        note = json.loads(text)
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: not a readable safetensors checkpoint: {error}") from error
     if not isinstance(note, dict):
         raise DataError(f"{path}: expected a JSON object as note, got {type(note).__name__}")
+    if _DIGEST in metadata and metadata[_DIGEST] != _digest(tensors, text):
+        raise DataError(f"{path}: is damaged: its checksum is not that of its content")
     return tensors, note
 
 

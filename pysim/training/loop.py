@@ -1,33 +1,25 @@
 """One plain training loop: SGD with Nesterov momentum, one learning-rate cycle, optional masks, resumable.
 
-Defaults are those of docs/pruning.md. A run with ``state_path`` saves itself after every epoch and, started
-again with the same settings, goes on from there to the same result on the same machine.
+Defaults are those of docs/pruning.md. A run with ``state_path`` saves itself as it goes and, started again
+with the same settings, goes on from there to the same result, bit for bit, on the same machine.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from pysim.errors import ConfigError, DataError
+from pysim.errors import ConfigError
 from pysim.training.batches import Batches
-from pysim.training.checkpoint import check_state, load_tensors, save_tensors
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much is done and how much there is."""
-
-Masks = Mapping[str, Tensor]
-"""Parameter name to a bool tensor of the parameter's shape; False stays zero."""
-
-
-def no_progress(what: str, done: int, total: int) -> None:
-    """The default progress callback: says nothing."""
+from pysim.training.evaluation import Progress, no_progress
+from pysim.training.hooks import Masks, StepHook
+from pysim.training.state import Position, load_state, remove_state, save_state
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,10 +80,9 @@ def learning_rate(config: TrainConfig, step: int, total_steps: int) -> float:
 
 def apply_masks(model: nn.Module, masks: Masks) -> None:
     """Sets every masked weight to zero, in place."""
-    parameters = dict(model.named_parameters())
     with torch.no_grad():
         for name, mask in masks.items():
-            parameters[name].mul_(mask)
+            model.get_parameter(name).mul_(mask)
 
 
 def train(
@@ -100,7 +91,11 @@ def train(
     config: TrainConfig,
     *,
     masks: Masks | None = None,
+    hook: StepHook | None = None,
+    start_step: int = 0,
     state_path: Path | None = None,
+    save_every: int = 100,
+    identity: str = "",
     progress: Progress = no_progress,
 ) -> list[float]:
     """Trains ``model`` in place and leaves it in evaluation mode.
@@ -110,136 +105,94 @@ def train(
         batches: The data.
         config: How.
         masks: Weights held at zero, re-applied after every step.
-        state_path: Where to save after every epoch, and to resume from if it exists; removed at the end.
+        hook: Told of every step; may change the masks.
+        start_step: Step of the schedule to begin at, from 0 to below the number of steps: rates, batches and
+            crops are those of a whole run from there on.
+        state_path: Where to save, and to resume from if it exists; removed at the end. The state before the
+            last one is kept beside it and used if the last cannot be read.
+        save_every: Steps between saves; an epoch's end is saved too.
+        identity: Of model and data: a state of another identity is refused.
         progress: Called after every step.
 
     Returns:
-        The mean training loss of every epoch run by this call.
+        The mean training loss of every epoch finished by this call.
 
     Raises:
-        DataError: ``state_path`` is broken or belongs to other settings.
-        ConfigError: The loss is no longer finite.
+        DataError: The saved state is broken or belongs to other settings, or cannot be written.
+        ConfigError: The loss is no longer finite, or ``start_step`` is out of range.
     """
-    masks = masks or {}
+    steps_per_epoch = math.ceil(batches.train_count / config.batch_size)
+    total = config.epochs * steps_per_epoch
+    if not 0 <= start_step <= max(total - 1, 0):
+        raise ConfigError(f"training: expected a first step from 0 to {total - 1}, got {start_step}")
+    hook = hook or StepHook()
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    apply_masks(model, masks)
+    optimizer = _optimizer(model, config)
+    settings = {**asdict(config), "start_step": start_step, "identity": identity}
+    losses = []
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)  # of whatever the model itself draws, such as dropout
+        position = Position(step=start_step, loss_sum=torch.zeros(()), seen=0)
+        if state_path is not None:
+            position = load_state(state_path, model, optimizer, hook, settings, total) or position
+        masks = hook.masks or masks or {}
+        apply_masks(model, masks)
+        model.train()
+        while position.step < total:
+            epoch, skipped = divmod(position.step, steps_per_epoch)
+            order = batches.train(config.batch_size, seed=config.seed, epoch=epoch, flip=config.flip)
+            for images, labels in islice(order, skipped, None):
+                step = position.step
+                hook.begin_step(model, step, total)
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate(config, step, total)
+                loss = cross_entropy(model(images), labels, label_smoothing=config.label_smoothing)
+                optimizer.zero_grad()
+                loss.backward()
+                changed = hook.gradients_ready(model, step, total)
+                if changed is not None:
+                    _forget_momentum(model, optimizer, masks, changed)
+                    masks = changed
+                optimizer.step()
+                apply_masks(model, masks)
+                position = Position(
+                    step=step + 1,
+                    loss_sum=position.loss_sum + loss.detach() * len(labels),
+                    seen=position.seen + len(labels),
+                )
+                progress(f"training, epoch {epoch + 1} of {config.epochs}", step + 1, total)
+                if state_path is not None and (step + 1) % save_every == 0:
+                    save_state(state_path, model, optimizer, hook, settings, position)
+            losses.append(float(position.loss_sum) / position.seen)
+            if not math.isfinite(losses[-1]):
+                raise ConfigError(
+                    f"training: the loss is {losses[-1]} in epoch {epoch + 1}",
+                    hint="Try a lower learning rate.",
+                )
+            position = Position(step=position.step, loss_sum=torch.zeros(()), seen=0)
+            if state_path is not None:
+                save_state(state_path, model, optimizer, hook, settings, position)
+    model.eval()
+    if state_path is not None:
+        remove_state(state_path)
+    return losses
+
+
+def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.SGD:
     decayed = [p for p in model.parameters() if p.ndim >= 2]
     plain = [p for p in model.parameters() if p.ndim < 2]
-    optimizer = torch.optim.SGD(
+    return torch.optim.SGD(
         [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
         lr=config.peak_lr,
         momentum=config.momentum,
         nesterov=True,
     )
-    steps_per_epoch = math.ceil(batches.train_count / config.batch_size)
-    total = config.epochs * steps_per_epoch
-    first_epoch = 0
-    if state_path is not None and state_path.is_file():
-        first_epoch = _load_state(state_path, model, optimizer, config)
-    losses = []
-    for epoch in range(first_epoch, config.epochs):
-        model.train()
-        loss_sum = torch.zeros(())
-        for step, (images, labels) in enumerate(
-            batches.train(config.batch_size, seed=config.seed, epoch=epoch, flip=config.flip),
-            start=epoch * steps_per_epoch,
-        ):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(config, step, total)
-            loss = cross_entropy(model(images), labels, label_smoothing=config.label_smoothing)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            apply_masks(model, masks)
-            loss_sum += loss.detach() * len(labels)
-            progress(f"training, epoch {epoch + 1} of {config.epochs}", step + 1, total)
-        losses.append(float(loss_sum) / batches.train_count)
-        if not math.isfinite(losses[-1]):
-            raise ConfigError(
-                f"training: the loss is {losses[-1]} in epoch {epoch + 1}", hint="Try a lower learning rate."
-            )
-        if state_path is not None:
-            _save_state(state_path, model, optimizer, config, epoch + 1)
-    model.eval()
-    if state_path is not None:
-        state_path.unlink(missing_ok=True)
-    return losses
 
 
-def _momentum(model: nn.Module, optimizer: torch.optim.SGD) -> dict[str, Tensor]:
-    return {
-        f"momentum.{name}": optimizer.state[parameter]["momentum_buffer"]
-        for name, parameter in model.named_parameters()
-    }
-
-
-def _save_state(
-    path: Path, model: nn.Module, optimizer: torch.optim.SGD, config: TrainConfig, epochs_done: int
-) -> None:
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    note: dict[str, object] = {"config": asdict(config), "epochs_done": epochs_done}
-    save_tensors(path, tensors | _momentum(model, optimizer), note)
-
-
-def _load_state(path: Path, model: nn.Module, optimizer: torch.optim.SGD, config: TrainConfig) -> int:
-    tensors, note = load_tensors(path)
-    if note.get("config") != asdict(config):
-        raise DataError(
-            f"{path}: was saved by a run with other settings: {note.get('config')}",
-            hint="Repeat that run's settings, or remove the file to start afresh.",
-        )
-    epochs_done = note.get("epochs_done")
-    if not isinstance(epochs_done, int) or not 0 <= epochs_done <= config.epochs:
-        raise DataError(f"{path}: expected epochs_done from 0 to {config.epochs}, got {epochs_done}")
-    expected = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    expected |= {f"momentum.{name}": parameter for name, parameter in model.named_parameters()}
-    check_state(path, tensors, expected)
-    model.load_state_dict({name: tensors[f"model.{name}"] for name in model.state_dict()})
-    for name, parameter in model.named_parameters():
-        momentum = torch.empty_like(parameter, requires_grad=False)
-        momentum.copy_(tensors[f"momentum.{name}"])
-        optimizer.state[parameter]["momentum_buffer"] = momentum
-    return epochs_done
-
-
-def evaluate(
-    model: nn.Module,
-    batches: Batches,
-    *,
-    batch_size: int = 500,
-    what: str = "testing",
-    progress: Progress = no_progress,
-) -> float:
-    """Accuracy on the test images, in percent."""
-    model.eval()
-    correct = seen = 0
-    with torch.inference_mode():
-        for images, labels in batches.test(batch_size):
-            correct += int((model(images).argmax(dim=1) == labels).sum())
-            seen += len(labels)
-            progress(what, seen, batches.test_count)
-    return 100.0 * correct / seen
-
-
-def reestimate_batch_norm(
-    model: nn.Module, batches: Batches, *, images: int = 2048, batch_size: int = 256
-) -> None:
-    """Replaces every batch norm's running statistics by plain means over the first training images.
-
-    Pruning changes the statistics that batch norm has learnt; without this the first accuracy after pruning
-    says more about them than about the mask.
-    """
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    if not norms:
-        return
-    saved = [(norm, norm.momentum) for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain mean over the batches that follow
-    model.train()
-    with torch.no_grad():
-        for chunk in batches.train_head(images).split(batch_size):
-            model(chunk)
-    model.eval()
-    for norm, momentum in saved:
-        norm.momentum = momentum
+def _forget_momentum(model: nn.Module, optimizer: torch.optim.SGD, before: Masks, after: Masks) -> None:
+    """A weight that comes back starts without momentum: what it had is of the time it was held at zero."""
+    for name, mask in after.items():
+        parameter = model.get_parameter(name)
+        momentum: Tensor | None = optimizer.state[parameter].get("momentum_buffer")
+        if momentum is not None and name in before:
+            momentum.mul_(~(mask & ~before[name]))

@@ -19,11 +19,14 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
+from torch.nn.functional import conv2d
 
 from pysim.config import Accelerator
+from pysim.models import InputShape, build_model
+from pysim.pruning import PruneConfig, prune_one_shot
 from pysim.report.table import format_table
 from pysim.sim import simulate_gemm, simulate_layer
-from pysim.sparse import BsrMatrix, SpmmPlan
+from pysim.sparse import BsrMatrix, ConvPlan, SpmmPlan, compress
 from pysim.workload import BlockGrid
 
 
@@ -161,12 +164,62 @@ def spmm_against_dense() -> Iterator[Case]:
         yield _case(name, f">= {goal} (AVX-512)", "x dense", np.array(ratios))
 
 
+def _ratios(dense: Callable[[], object], sparse: Callable[[], object], *, calls: int) -> np.ndarray:
+    """Dense time over sparse time, round by round, the two called in turn."""
+    pairs = [
+        (_seconds(dense, rounds=1, calls=calls)[0], _seconds(sparse, rounds=1, calls=calls)[0])
+        for _ in range(31)
+    ]
+    return np.array([d / s for d, s in pairs])
+
+
+def convolution_against_dense() -> Iterator[Case]:
+    """The 3 x 3 layers of ResNet-20 at 28 x 28, against eager conv2d."""
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    for channels, side in ((16, 28), (32, 14), (64, 7)):
+        for batch, goal in ((1, 9), (8, 6.5)):
+            grid = BlockGrid(m=channels, k=9 * channels, positions=9, bh=4, bw=4)
+            rows = rng.standard_normal((channels, 9 * channels)).astype(np.float32)
+            rows *= grid.expand(rng.random(grid.shape) < 0.1)
+            weight = torch.from_numpy(rows.reshape(channels, 3, 3, channels).transpose(0, 3, 1, 2).copy())
+            x = torch.from_numpy(rng.standard_normal((batch, channels, side, side)).astype(np.float32))
+            plan = ConvPlan([BsrMatrix.from_dense(rows, grid)], kernel_size=(3, 3), padding=(1, 1))
+            torch.testing.assert_close(plan(x), conv2d(x, weight, padding=1), rtol=1e-4, atol=1e-4)
+            with torch.inference_mode():
+                ratios = _ratios(
+                    lambda: conv2d(x, weight, padding=1),  # noqa: B023
+                    lambda: plan(x),  # noqa: B023
+                    calls=20,
+                )
+            name = f"conv {channels} x {side} x {side}, batch {batch}, 90 %, block 4, {plan.isa}, 1 thread"
+            yield _case(name, f">= {goal} (AVX-512)", "x dense", ratios)
+
+
+def compressed_resnet20() -> Iterator[Case]:
+    """The whole network, ReLU, batch norm and all."""
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        torch.manual_seed(0)
+        model = build_model("resnet20", InputShape(channels=1, height=28, width=28, num_classes=10)).eval()
+        prune_one_shot(model, PruneConfig(block=(4, 4), sparsity=0.9))
+        for batch in (1, 16):
+            x = torch.randn(batch, 1, 28, 28)
+            small = compress(model, x).model
+            with torch.inference_mode():
+                torch.testing.assert_close(small(x), model(x), rtol=1e-4, atol=1e-4)
+                ratios = _ratios(lambda: model(x), lambda: small(x), calls=3)  # noqa: B023
+            yield _case(f"compressed ResNet-20, batch {batch}, {threads} threads", "> 1", "x dense", ratios)
+
+
 CASES = (
     help_is_instant,
     event_engine_on_resnet20,
     cycle_engine_speed,
     cycle_engine_on_resnet20,
     spmm_against_dense,
+    convolution_against_dense,
+    compressed_resnet20,
 )
 
 

@@ -6,12 +6,13 @@ import dataclasses
 import os
 import re
 import tomllib
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pysim.config import Accelerator, Dram, Memory, load_accelerator, load_hardware, preset_names
+from pysim.config import Accelerator, Dram, Memory, VectorUnit, load_accelerator, load_hardware, preset_names
 from pysim.config.schema import describe_keys
 from pysim.errors import ConfigError
 
@@ -56,6 +57,10 @@ t_rcd = "11 cycles"
 t_rp = "13.75 ns"
 t_rfc = "260 ns"
 t_refi = "7.8 us"
+
+[vector]
+lanes = 48
+cycles_per_element = 3
 """
 
 EXPECTED = Accelerator(
@@ -90,6 +95,7 @@ EXPECTED = Accelerator(
             banks=8, row_bytes=8192, burst_bytes=32, t_cl=11, t_rcd=11, t_rp=11, t_rfc=208, t_refi=6240
         ),
     ),
+    vector=VectorUnit(lanes=48, cycles_per_element=3),
 )
 
 
@@ -114,7 +120,7 @@ def test_a_file_with_every_key_says_exactly_this(write):
 
 
 def test_the_full_file_sets_every_key_there_is(write):
-    tables = {"array", "memory", "memory.dram", "name", "description"}
+    tables = {"array", "memory", "memory.dram", "vector", "name", "description"}
     given_keys = {s.key for s in load_hardware(write("npu.toml", FULL)).settings}
     assert given_keys == {key for key, _ in describe_keys()} - tables
 
@@ -137,6 +143,12 @@ def test_a_file_extends_a_preset_and_another_file(write):
     assert by_key["array.rows"].origin == "base.toml:4"
     assert by_key["array.cols"].origin == "top.toml:3"
     assert by_key["memory.bandwidth"].origin.startswith("gemmini-16.toml:")
+
+
+def test_a_table_replaces_a_value_that_is_no_table(write):
+    write("base.toml", "array = 3\n")
+    top = write("top.toml", 'extends = "base.toml"\n[array]\nrows = 2\ncols = 3\n')
+    assert load_accelerator(top) == Accelerator(name="top", rows=2, cols=3)
 
 
 def test_a_value_that_is_set_anew_loses_the_source_of_the_old_one(write):
@@ -246,6 +258,12 @@ MISTAKES = [
     ("x = " + "[" * 20000, "npu.toml: expected"),
     ("x = " + "{a=" * 5000, "npu.toml: expected"),
     (".".join("a" * 3000) + " = 1", "nested tables"),
+    ("".join(f"a{i} = 1\n" for i in range(6000)), "expected at most 200 values"),
+    ("[sources]\n" + "".join(f"a{i} = 'x'\n" for i in range(5000)), "expected at most 200 values"),
+    ("description = 'a\u009bb'", "description: expected one line of text"),
+    ('extends = "gemmini-16"\nclock = "1 GHz\\n"', "clock: expected a frequency"),
+    ('extends = "gemmini-16"\nclock = "\u0663 GHz"', "clock: expected a frequency"),
+    ('extends = "gemmini-16"\nmemory = 5', "npu.toml:2: memory: expected a table, got 5"),
     ("# " + "x" * 70000, "expected at most 64 KiB"),
 ]
 
@@ -338,6 +356,22 @@ def test_any_value_of_any_key_is_accepted_or_told_on_that_key(key, value):
     _, problems = check_table(tree)
     assert all(problem == key or problem.startswith(f"{key}.") or key == "clock" for problem, _ in problems)
     assert all(message.isprintable() for _, message in problems)
+
+
+def test_a_file_without_a_name_is_called_like_the_file(write):
+    text = "[array]\nrows = 1\ncols = 1\n"
+    assert load_accelerator(write("my npu (2).toml", text)).name == "my-npu-2"
+    assert load_accelerator(write("é.toml", text)).name == "custom"
+
+
+def test_the_example_of_the_page_says_what_the_page_says(write):
+    page = (Path(__file__).parent.parent.parent / "docs" / "hardware.md").read_text()
+    example = re.search(r"```toml\n(.*?)```", page, re.DOTALL)[1]
+    hw = load_accelerator(write("my-npu.toml", example), ["memory.bandwidth=6.4GB/s"])
+    base = load_accelerator("gemmini-16")
+    memory = dataclasses.replace(base.memory, bandwidth=8.0)
+    name = "my-npu with memory.bandwidth=6.4GB/s"
+    assert hw == dataclasses.replace(base, name=name, rows=32, cols=32, clock_hz=800e6, memory=memory)
 
 
 @pytest.mark.parametrize("name", preset_names())

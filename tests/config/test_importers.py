@@ -173,6 +173,12 @@ def test_every_number_that_is_needed_is_asked_for(imported, key):
         imported("chip.json", json.dumps(without))
 
 
+def test_a_file_full_of_other_keys_becomes_a_file_that_can_be_read(imported):
+    many = {f"key_{'x' * 40}_{i}": 1 for i in range(1000)}
+    _, text = imported("chip.json", json.dumps(ONNXIM | many))
+    assert "# Not taken over: 902 more" in text  # with dram_type and layout
+
+
 def test_other_files_are_refused_by_their_name(imported):
     with pytest.raises(ConfigError, match=r"expected a SCALE-Sim .cfg or an ONNXim .json"):
         imported("chip.yaml", "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import assume, given
@@ -264,6 +265,18 @@ def test_seven_nanometres_need_less_than_forty_five():
     assert {figure.mark for figure in new.macs.values()} == {"unverified"}
 
 
+def test_the_page_gives_the_figures_of_the_tables():
+    page = (Path(__file__).parent.parent.parent / "docs" / "hardware.md").read_text()
+    for table in ENERGY_TABLES.values():
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{table.name}`"))
+        for kind, figure in table.macs.items():
+            assert f"{kind} {figure.value:g}" in row
+        shown = page if table.name == "7nm" else row
+        for kind, figure in table.dram_byte.items():
+            if table.unit == "pJ":
+                assert f"{kind} {figure.value / 8:g}" in shown
+
+
 def test_an_unknown_table_names_the_known_ones():
     with pytest.raises(ConfigError, match="45nm, 7nm, eyeriss-relative") as raised:
         energy(ActionCounts(), "45 nm")
@@ -341,4 +354,5 @@ def test_a_buffer_beyond_the_points_is_listed_as_missing():
     assert hw.memory is not None
     small = dataclasses.replace(hw, memory=dataclasses.replace(hw.memory, weight_bytes=1))
     assert len(missing_figures(small)) == 1
-    assert missing_figures(Accelerator(rows=1, cols=1, technology="45nm", mac_type="int8")) == ()
+    bare = Accelerator(rows=1, cols=1, technology="45nm", mac_type="int8")
+    assert missing_figures(bare) == ("traffic: the hardware has no memory",)

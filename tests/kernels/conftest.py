@@ -1,6 +1,7 @@
 """Every kernel test runs on every instruction set of this machine, and on the 16-lane body made of AVX2."""
 
 import pytest
+import torch
 
 from pysim.sparse import available_isas
 
@@ -16,3 +17,12 @@ _EMULATED = pytest.param(
 @pytest.fixture(params=[*available_isas(), _EMULATED], scope="session")
 def isa(request):
     return request.param
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_torch_thread():
+    """For torch's own references, which are small; the kernels are told their number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -119,7 +119,7 @@ def test_bits_do_not_depend_on_threads_or_on_the_run(isa, block, mask, n, seed):
 
 
 def test_columns_are_computed_alike_wherever_they_stand(isa):
-    """A column's bits do not depend on its place or neighbours: batching changes no result."""
+    """A column's bits do not depend on its place or neighbours, unless there are too few to fill a vector."""
     rng = np.random.default_rng(0)
     grid = BlockGrid(m=23, k=90, bh=4, bw=4)
     plan = SpmmPlan(
@@ -127,8 +127,33 @@ def test_columns_are_computed_alike_wherever_they_stand(isa):
     )
     x = rng.standard_normal((90, 61)).astype(np.float32)
     whole = plan(x)
-    for j in range(61):
-        assert plan(x[:, j : j + 1].copy()).tobytes() == whole[:, j : j + 1].tobytes()
+    for j in range(61 - 17):
+        assert plan(x[:, j : j + 17].copy()).tobytes() == whole[:, j : j + 17].tobytes()
+
+
+@pytest.mark.parametrize("bh", [1, 2, 3, 4, 5, 6])
+@pytest.mark.parametrize("bw", [1, 2, 3, 4, 8, 16, 17])
+def test_every_number_of_few_columns_is_exact(isa, bh, bw):
+    """Few columns have kernels of their own: elements by rows, rows by columns, one vector for each row."""
+    rng = np.random.default_rng(bh * 100 + bw)
+    grid = BlockGrid(m=19, k=94, bh=bh, bw=bw)
+    w = rng.integers(-8, 9, (19, 94)).astype(np.float32) * grid.expand(rng.random(grid.shape) < 0.4)
+    bias = rng.integers(-8, 9, 19).astype(np.float32)
+    plain = SpmmPlan(BsrMatrix.from_dense(w, grid), isa=isa)
+    fused = SpmmPlan(BsrMatrix.from_dense(w, grid), isa=isa, bias=bias, relu=True)
+    for n in range(1, 20):
+        x = rng.integers(-8, 9, (94, n + 3)).astype(np.float32)
+        residual = rng.integers(-8, 9, (19, n)).astype(np.float32)
+        out = np.full((19, n + 5), np.float32(7))
+        for inputs in (x[:, :n].copy(), x[:, 3:]):  # side by side, and with a pitch
+            np.testing.assert_array_equal(plain(inputs), w @ inputs)
+            np.testing.assert_array_equal(
+                fused(inputs, residual=residual), np.maximum(w @ inputs + bias[:, None] + residual, 0)
+            )
+            plain(inputs, out[:, 2 : 2 + n])
+            np.testing.assert_array_equal(out[:, 2 : 2 + n], w @ inputs)
+            assert (out[:, :2] == 7).all()
+            assert (out[:, 2 + n :] == 7).all()
 
 
 def test_not_a_number_stays_in_its_column_and_pruned_blocks_are_not_touched(isa):

@@ -98,6 +98,19 @@ def test_what_is_not_a_product_is_listed_with_its_share():
     assert workload.unmapped_share == total / (total + 2 * macs)
 
 
+def test_a_batch_norm_folds_only_into_the_layer_right_before_it():
+    direct = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.BatchNorm2d(4))
+    workload, _ = trace(direct, torch.zeros(1, 1, 8, 8))
+    assert [(op.module, op.op, op.foldable) for op in workload.unmapped] == [
+        ("1", "native_batch_norm", True),
+        ("2", "relu", False),
+        ("3", "native_batch_norm", False),
+    ]
+    resnet, _ = trace(build_model("resnet20", GREY28), torch.zeros(1, 1, 28, 28))
+    assert {op.op for op in resnet.unmapped if op.foldable} == {"native_batch_norm"}
+    assert {op.op for op in resnet.unmapped if not op.foldable} == {"relu", "add", "mean"}
+
+
 def test_attention_is_seen_as_its_products():
     model = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True).eval()
     workload, _ = trace(model, torch.randn(2, 5, 32))

@@ -7,9 +7,20 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from pysim.config import Accelerator
-from pysim.report import render
-from pysim.result import Accuracy, BlockRun, Check, KernelTiming, LayerResult, RunResult
+from pysim.config import Accelerator, Memory, VectorUnit
+from pysim.report import explain, render
+from pysim.result import (
+    Accuracy,
+    BlockRun,
+    Check,
+    Energy,
+    GemmResult,
+    KernelTiming,
+    LayerResult,
+    MemoryResult,
+    RunResult,
+    VectorWork,
+)
 from pysim.workload import UnmappedOp
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -26,6 +37,38 @@ def timing(isa, dense_us, sparse_us):
     )
 
 
+def counts(cycles, kept):
+    """A fourth of the cycles for each kind of stall, if there are any; 1024 bytes each way."""
+    memory = MemoryResult(
+        compute_cycles=cycles // 4,
+        stall_input_cycles=cycles // 4,
+        stall_weight_cycles=cycles // 4,
+        stall_output_cycles=cycles - 3 * (cycles // 4),
+        input_bytes=1024,
+        weight_bytes=kept,
+        index_bytes=4,
+        output_bytes=1024,
+        spill_bytes=0,
+        reload_bytes=0,
+        input_reads=1,
+        input_writes=1,
+        weight_reads=1,
+        weight_writes=1,
+        output_reads=1,
+        output_writes=1,
+    )
+    return GemmResult(
+        cycles=cycles,
+        folds=1,
+        macs=min(1000, 64 * cycles),
+        skipped_macs=0,
+        kept_macs=min(kept, 64 * cycles) // 4,
+        padded_macs=0,
+        utilization=0.25 if cycles else 0.0,
+        memory=memory,
+    )
+
+
 def layer(name, shape, blocks, cycles, kernel, *, pruned=True, groups=1):
     m, k, n = shape
     return LayerResult(
@@ -37,10 +80,8 @@ def layer(name, shape, blocks, cycles, kernel, *, pruned=True, groups=1):
         pruned=pruned,
         blocks_total=blocks[1],
         blocks_kept=blocks[0],
-        cycles_dense=cycles["none"],
-        cycles=cycles["gather"],
-        utilization=0.25,
-        macs=1000,
+        dense=counts(cycles["none"], kept=2000),
+        counts=counts(cycles["gather"], kept=500),
         cycles_by_skip=cycles,
         kernel=kernel,
     )
@@ -77,6 +118,13 @@ def example(block=(4, 4), checks_pass=True):
                 groups=2,
             ),
         ),
+        energy=Energy(
+            table="45nm",
+            unit="pJ",
+            components={"MAC int8": 1e6, "register read": 2e6, "input buffer read": 3e6, "DRAM read": 4e6},
+            components_dense={"MAC int8": 4e6, "DRAM read": 16e6},
+            notes=("leakage is left out",),
+        ),
         checks=(
             Check(name="masks", passed=True, detail="30 blocks kept"),
             Check(name="cycle engine", passed=checks_pass, detail="stepped"),
@@ -94,12 +142,24 @@ def result(*runs):
         finetune_epochs=1,
         batch=1,
         threads=2,
-        accelerator=Accelerator(name="toy-16", rows=16, cols=16, dataflow="ws", skip="gather"),
+        accelerator=Accelerator(
+            name="toy-16",
+            rows=16,
+            cols=16,
+            dataflow="ws",
+            skip="gather",
+            vector=VectorUnit(lanes=16),
+            memory=Memory(input_bytes=8192, weight_bytes=8192, output_bytes=4096, bandwidth=8.0),
+            clock_hz=1e9,
+        ),
         unmapped=(
-            UnmappedOp(module="", op="relu", operations=100),
+            UnmappedOp(module="", op="relu", operations=1600),
             UnmappedOp(module="a", op="add", operations=5),
+            UnmappedOp(module="a", op="native_batch_norm", operations=1600, foldable=True),
         ),
         unmapped_share=0.0123,
+        energy_missing=(),
+        vector=VectorWork(cycles_by_op={"relu": 100, "add": 1}),
         runs=runs,
     )
 
@@ -139,3 +199,32 @@ def test_json_has_the_documented_fields_and_the_totals_add_up():
     documented = (Path(__file__).parents[2] / "docs" / "json.md").read_text()
     for field in {*data, *run, *run["totals"], *run["layers"][0], *run["layers"][0]["kernel"]}:
         assert field in documented, f"{field} is not described in docs/json.md"
+
+
+def test_without_a_vector_unit_there_is_no_time_of_the_whole_network():
+    plain = replace(result(example()), vector=None)
+    assert "whole network" not in render(plain)
+    assert plain.to_json()["runs"][0]["totals"]["network"] is None
+
+
+def test_the_whole_network_is_the_array_and_then_the_vector_unit():
+    # By hand: 10,000 and 5,000 cycles of the array, 101 of the vector unit, 1 GHz, one image.
+    network = result(example()).to_json()["runs"][0]["totals"]["network"]
+    assert network == {
+        "cycles_dense": 10101,
+        "cycles": 5101,
+        "vector_share": 101 / 5101,
+        "seconds": 5101 / 1e9,
+        "frames_per_second": 1e9 / 5101,
+        "speedup": 10101 / 5101,
+    }
+
+
+def test_the_explanation_shows_where_cycles_go():
+    check_golden("explain.txt", explain(result(example())))
+
+
+def test_without_energy_the_report_says_what_is_missing():
+    plain = replace(result(replace(example(), energy=None)), energy_missing=("no technology is named",))
+    assert "no energy: no technology is named" in render(plain)
+    assert plain.to_json()["runs"][0]["energy"] is None
