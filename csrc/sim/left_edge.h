@@ -90,16 +90,7 @@ class LeftEdge {
       while (r >= 0 && steady[r] != unsteady && edge_.beat(r).inner && may(r) && feed_steadily(r)) --r;
       return r;
     }
-    Line* const lines = lines_.data();
-    Lane* const entering = entering_.data();
-    for (; r >= 0 && steady[r] != unsteady && edge_.beat(r).inner && may(r); --r) {
-      const Operand* const operand = lines[r].peek();
-      if ((operand != nullptr) != (steady[r] == all_real)) break;
-      ++lines[r].next;
-      count(operand);
-      entering[r] = value_of(operand);
-    }
-    return r;
+    return counted_ ? enter_lone_rows<true>(r, may) : enter_lone_rows<false>(r, may);
   }
 
   /// What became of a row.
@@ -142,6 +133,24 @@ class LeftEdge {
     const Operand* peek() const { return stream.at(next); }
     const Operand* take() { return stream.at(next++); }
   };
+
+  /// enter_steady_rows() of rows with one feeder and one line.
+  template <bool kCounted, class May>
+  std::int64_t enter_lone_rows(std::int64_t r, May& may) {
+    const std::uint8_t* const steady = steady_.data();
+    Line* const lines = lines_.data();
+    Lane* const entering = entering_.data();
+    std::int64_t reads = 0;
+    for (; r >= 0 && steady[r] != unsteady && edge_.beat(r).inner && may(r); --r) {
+      const Operand* const operand = lines[r].peek();
+      if ((operand != nullptr) != (steady[r] == all_real)) break;
+      ++lines[r].next;
+      if (kCounted && operand != nullptr) reads += ops_.is_stored(operand) ? 1 : 0;
+      entering[r] = value_of(operand);
+    }
+    reads_ += reads;
+    return r;
+  }
 
   [[gnu::always_inline]] Entered enter_words(std::int64_t r, const TokenWord* partner, std::int64_t words) {
     const Beat& beat = edge_.beat(r);

@@ -76,7 +76,7 @@ class StationaryArray {
     counts.padded_macs += work_.padded();
     kernels_.step(StationaryStep<Lane>{left_.inputs(), active_.data(), shadow_.data(), active_select_.data(),
                                        shadow_select_.data(), psum_.data()});
-    collect(cycle, counts);
+    ops_.summed == nullptr ? collect<false>(cycle, counts) : collect<true>(cycle, counts);
     preload(cycle);
   }
 
@@ -131,6 +131,7 @@ class StationaryArray {
   }
 
   /// Results leave the bottom row in the cycle in which its PEs have made them.
+  template <bool kCounted>
   void collect(std::int64_t cycle, Counts& counts) {
     const TokenWord* const tokens = left_.tokens(rows_ - 1);
     const Lane* const psum = psum_.row(rows_);
@@ -143,7 +144,7 @@ class StationaryArray {
         Sum* const result = column.to.at(column.next++);
         if (result == nullptr) return;
         *result = add(*result, psum[c]);
-        if (ops_.summed != nullptr) count_sum(result - ops_.y);
+        if constexpr (kCounted) count_sum(result - ops_.y);
       });
       each_col(tokens[i].last, i, [&](std::int64_t c) { end_fold(c, counts); });
     }
