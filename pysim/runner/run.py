@@ -15,6 +15,7 @@ from pysim.errors import ConfigError
 from pysim.lowering import Activation, trace
 from pysim.pruning import PruneConfig, element_masks, kept_count
 from pysim.result import Accuracy, BlockRun, Check, KernelTiming, LayerResult, RunResult
+from pysim.runner.busy import core_use, cores_used_by_others
 from pysim.runner.energy import energy_of
 from pysim.runner.simulate import (
     LayerCounts,
@@ -162,8 +163,11 @@ def _block_run(
 
     parameters = dict(pruned.model.named_parameters())
     timings: list[KernelTiming | None] = [None] * len(workload.layers)
+    other_load = None
     if config.measure:
+        before = core_use()
         timings = list(_time_layers(config, workload, parameters, activations, masks, touched, progress))
+        other_load = cores_used_by_others(before, core_use())
     index = workload.layers.index(stepped)
     checks = [_zeros_check(pruned, prune)]
     if stepped.weight is not None:
@@ -196,6 +200,7 @@ def _block_run(
             )
         ),
         energy=energy_of([s.dense for s in simulated], [s.chosen for s in simulated], config.accelerator),
+        other_load_cores=other_load,
         checks=tuple(checks),
     )
 
