@@ -84,10 +84,13 @@ std::vector<FoldStart> starts_of(const Starts& pairs) {
 void raise_interrupt() {
   const py::gil_scoped_acquire gil;
   if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-  const py::object main = py::module_::import("threading").attr("main_thread")().attr("ident");
+  const py::module_ threading = py::module_::import("threading");
+  const py::object main = threading.attr("main_thread")().attr("ident");
+  if (main.equal(threading.attr("get_ident")())) return;
   const py::dict handled = py::module_::import("sys").attr("_current_exceptions")();
   if (!handled.contains(main)) return;
-  const py::object exception = handled[main];
+  py::object exception = handled[main];
+  if (py::isinstance<py::tuple>(exception)) exception = py::tuple(exception)[1];  // Python 3.11.
   if (PyErr_GivenExceptionMatches(exception.ptr(), PyExc_KeyboardInterrupt) == 0) return;
   PyErr_SetNone(PyExc_KeyboardInterrupt);
   throw py::error_already_set();

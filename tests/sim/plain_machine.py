@@ -43,6 +43,8 @@ class Fold:
     lines: object  # (row, col, t) -> what the feeder of that column carries, one per line
     top: object  # (t or row, col) -> (value, line): what enters the column from above
     place: object  # (t or row, col) -> index in Y, None for padding
+    stored_lines: object  # (row, col, t) -> how many of the lines' values a buffer holds
+    stored_top: object  # (t or row, col) -> whether a buffer holds what enters from above
 
 
 @dataclass
@@ -51,6 +53,11 @@ class Outcome:
     folds: int = 0
     macs: int = 0
     padded_macs: int = 0
+    streamed_reads: int = 0  # Words taken from buffers and put there.
+    pushed_reads: int = 0
+    output_reads: int = 0
+    output_writes: int = 0
+    outputs: int = 0  # Those that any fold computed.
     output: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
 
@@ -110,6 +117,13 @@ def strip_folds(grid, mask, w, x, hw):
             k = members[line]
             return (w[strip[col], k] if keeps[strip[col], k] else 0), line
 
+        def stored(col, lane, strip=strip, lane_of=lane_of):
+            elements = [k for k in lane_of(col, lane) if k is not None]
+            return col < len(strip) and any(keeps[strip[col], k] for k in elements)
+
+        def count(col, lane, position, lane_of=lane_of):
+            return sum(k is not None for k in lane_of(col, lane)) if position < n else 0
+
         def carried(col, lane, position, lane_of=lane_of):
             if position >= n:
                 return ()
@@ -126,6 +140,8 @@ def strip_folds(grid, mask, w, x, hw):
                     lines=lambda r, c, t, b=b, carried=carried: carried(c, b + r, t),
                     top=lambda r, c, b=b, weight=weight: weight(c, b + r),
                     place=lambda t, c, index=index: index(c, t),
+                    stored_lines=lambda r, c, t, b=b, count=count: count(c, b + r, t),
+                    stored_top=lambda r, c, b=b, stored=stored: stored(c, b + r),
                 )
                 for b in range(0, longest, rows)
             ]
@@ -136,6 +152,8 @@ def strip_folds(grid, mask, w, x, hw):
                     lines=lambda r, c, t, b=b, carried=carried: carried(c, t, b + r),
                     top=lambda t, c, weight=weight: weight(c, t),
                     place=lambda r, c, b=b, index=index: index(c, b + r),
+                    stored_lines=lambda r, c, t, b=b, count=count: count(c, t, b + r),
+                    stored_top=lambda t, c, stored=stored: stored(c, t),
                 )
                 for b in range(0, n, rows)
             ]
@@ -171,7 +189,13 @@ def input_folds(grid, mask, w, x, hw):
         def place(t, c, features=features, positions=positions):
             return (features[t], positions[c]) if c < len(positions) else None
 
-        folds.append(Fold(depth=len(features), lines=lines, top=top, place=place))
+        def stored_lines(r, c, t, features=features, tile=tile):
+            return int(r < len(tile) and keeps[features[t], tile[r]])
+
+        def stored_top(r, c, tile=tile, positions=positions):
+            return r < len(tile) and c < len(positions)
+
+        folds.append(Fold(len(features), lines, top, place, stored_lines, stored_top))
     return folds
 
 
@@ -202,6 +226,7 @@ class Machine:
         self.width = self.cols
         self.x = self.blank()
         self.found = Outcome(output=np.zeros(shape, wide))
+        self.summed = set()
         self.left_to_leave = sum(self.results_per_column(fold) for fold in folds) * self.cols
 
     def blank(self):
@@ -221,8 +246,15 @@ class Machine:
                 entering = self.entering(cycle - r, streams, lambda fold: fold.depth)
                 token = Token(*entering) if entering else None
             if token is not None and c % self.width == 0:
-                token = Token(token.fold, token.t, self.folds[token.fold].lines(r, c, token.t))
+                fold = self.folds[token.fold]
+                self.found.streamed_reads += fold.stored_lines(r, c, token.t)
+                token = Token(token.fold, token.t, fold.lines(r, c, token.t))
             self.x[r][c] = token
+
+    def push(self, fold, t, which, c):
+        """What enters column c from above."""
+        self.found.pushed_reads += self.folds[fold].stored_top(which, c)
+        return Held(fold, t, *self.folds[fold].top(which, c))
 
     def product(self, token, held):
         """What the PE multiplies, counted."""
@@ -237,6 +269,9 @@ class Machine:
     def leave(self, cycle, fold, which, c, value, add):
         place = self.folds[fold].place(which, c)
         if place is not None:
+            self.found.output_reads += add and place in self.summed
+            self.found.output_writes += 1
+            self.summed.add(place)
             self.found.output[place] = self.found.output[place] + value if add else value
         self.found.cycles = cycle + 1
         self.left_to_leave -= 1
@@ -247,6 +282,7 @@ class Machine:
             self.step(cycle)
             cycle += 1
         self.found.folds = len(self.folds)
+        self.found.outputs = len(self.summed)
         return self.found
 
 
@@ -286,7 +322,7 @@ class StationaryMachine(Machine):
             if pushed is None:
                 continue
             fold, j = pushed
-            self.transit[0][c] = Held(fold, j, *self.folds[fold].top(rows - 1 - j, c))
+            self.transit[0][c] = self.push(fold, j, rows - 1 - j, c)
             if j < rows - 1:
                 continue
             for r in range(rows):
@@ -328,7 +364,7 @@ class OutputMachine(Machine):
                 self.w[r][c] = old[r - 1][c]
             elif entering := self.entering(cycle - c, streams, lambda fold: fold.depth):
                 fold, t = entering
-                self.w[r][c] = Held(fold, t, *self.folds[fold].top(t, c))
+                self.w[r][c] = self.push(fold, t, t, c)
             token, weight = self.x[r][c], self.w[r][c]
             assert (token is None) == (weight is None)
             if token is None:

@@ -8,15 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pysim import Accelerator, simulate_gemm
-from pysim._core import ArrayConfig, _testing, isa_report
+from pysim._core import _testing, isa_report
+from pysim.config import Memory
 from pysim.errors import ConfigError
 from pysim.sim import simulate_layer
+from pysim.sim.gemm import core_array, core_memory
 from pysim.workload import BlockGrid
 from tests.sim.plain_machine import plain_run
 from tests.sim.test_engines import MODES, each_mode
 
 # "emulated16" is what AVX-512 runs, without AVX-512.
 ISAS = [name for name, available, _ in isa_report() if available] + ["emulated16"]
+# Nothing waits for this channel.
+AMPLE = Memory(input_bytes=2**30, weight_bytes=2**30, output_bytes=2**30, bandwidth=None)
 
 
 def drawn_operands(grid, n, dtype, seed):
@@ -29,17 +33,10 @@ def drawn_operands(grid, n, dtype, seed):
 
 
 def run_on(isa, grid, mask, w, x, hw):
-    array = ArrayConfig(
-        rows=hw.rows,
-        cols=hw.cols,
-        dataflow=hw.dataflow,
-        skip=hw.skip,
-        pipelining=hw.pipelining,
-        mux=hw.mux,
-        group_cols=min(hw.group_cols_for(grid.bh), hw.cols),
-    )
     fields = (grid.m, grid.k, grid.positions, grid.bh, grid.bw)
-    return _testing.simulate_cycle_from(array, fields, mask, w, x, None, isa)
+    return _testing.simulate_cycle_from(
+        core_array(hw, grid), fields, mask, w, x, None, isa, core_memory(hw.memory)
+    )
 
 
 def assert_equal_to_plain(grid, mask, n, hw, dtype, seed):
@@ -49,8 +46,22 @@ def assert_equal_to_plain(grid, mask, n, hw, dtype, seed):
         counts, output = run_on(isa, grid, mask, w, x, hw)
         assert output.dtype == plain.output.dtype
         np.testing.assert_array_equal(output, plain.output, err_msg=isa)
-        found = (counts.cycles, counts.folds, counts.macs, counts.padded_macs)
-        assert found == (plain.cycles, plain.folds, plain.macs, plain.padded_macs), isa
+        expected = (plain.cycles, plain.folds, plain.macs, plain.padded_macs)
+        assert (counts.cycles, counts.folds, counts.macs, counts.padded_macs) == expected, isa
+        counts, output = run_on(isa, grid, mask, w, x, replace(hw, memory=AMPLE))
+        np.testing.assert_array_equal(output, plain.output, err_msg=isa)
+        assert (counts.cycles, counts.folds, counts.macs, counts.padded_macs) == expected, isa
+        assert_accesses_are_plain(counts.memory, plain, hw.dataflow)
+
+
+def assert_accesses_are_plain(memory, plain, dataflow):
+    """Those of the array; the channel reads every output of a strip or tile with folds, to write it out."""
+    written = plain.output.size if dataflow == "is" and plain.folds else plain.outputs
+    reads = (memory.weight_reads, memory.input_reads)
+    pushed, streamed = reads[::-1] if dataflow == "is" else reads
+    assert (pushed, streamed) == (plain.pushed_reads, plain.streamed_reads)
+    assert memory.output_reads == plain.output_reads + written
+    assert memory.output_writes == plain.output_writes
 
 
 @each_mode
