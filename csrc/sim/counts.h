@@ -31,6 +31,11 @@ struct MemoryCounts {
   std::int64_t spill_bytes = 0;   ///< Written: partial sums.
   std::int64_t reload_bytes = 0;  ///< Read: partial sums.
 
+  // Where DRAM rows are followed:
+  std::int64_t dram_bursts = 0;
+  std::int64_t row_misses = 0;     ///< Rows opened in a bank that had none open.
+  std::int64_t row_conflicts = 0;  ///< Rows opened in a bank that had another one open.
+
   // Words into and out of the buffers: by the array and by the channel.
   std::int64_t input_reads = 0, input_writes = 0;
   std::int64_t weight_reads = 0, weight_writes = 0;

@@ -5,6 +5,7 @@
 #include "base/checked_math.h"
 #include "sim/cores.h"
 #include "sim/demand.h"
+#include "sim/dram.h"
 #include "sim/memory.h"
 #include "sim/schedule.h"
 
@@ -32,6 +33,12 @@ void add_memory(const ArrayConfig& array, const Layer& layer, const MemoryConfig
   const MemoryTiming timing = time_plan(plan.transfers, memory);
   counts.memory.emplace();
   count_traffic(plan, *counts.memory);
+  if (memory.dram.present()) {
+    const ChannelUse use = list_channel_use(plan.transfers, memory);
+    counts.memory->dram_bursts = use.bursts;
+    counts.memory->row_misses = use.row_misses;
+    counts.memory->row_conflicts = use.row_conflicts;
+  }
   counts.folds = 0;
   for (const Demand& demand : plan.demands) counts.folds += demand.folds;
   counts.memory->compute_cycles = timing.compute_cycles;

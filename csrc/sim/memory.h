@@ -66,7 +66,8 @@ MemoryTiming time_plan(const TransferPlan& plan, const MemoryConfig& memory, Tim
 
 /// The plan with the fewest cycles by time_plan; among those the one with the fewest bytes, then the first.
 /// Throws std::invalid_argument, naming the buffer, if one is too small even for the smallest pieces.
-/// requests: whether the plan is to list what each transfer reads or writes; with one core alone.
+/// requests: whether the plan is to list what each transfer reads or writes; it does in any case where rows are
+/// followed.
 TransferPlan cheapest_plan(const std::vector<Demand>& demands, const MemoryConfig& memory,
                            std::int64_t block_rows, bool requests = false);
 

@@ -29,6 +29,9 @@ class MemoryResult:
         output_bytes: Written: finished outputs.
         spill_bytes: Written: partial sums.
         reload_bytes: Read: partial sums.
+        dram_bursts: Requests of one burst each; 0 unless the memory follows DRAM rows, as are the next two.
+        row_misses: Rows opened in a bank that had none open.
+        row_conflicts: Rows opened in a bank that had another one open, and had to close it first.
         input_reads: Words read from the input buffer by the array.
         input_writes: Words written to the input buffer from off chip.
         weight_reads: Words read from the weight buffer by the array; indices are not counted.
@@ -53,6 +56,9 @@ class MemoryResult:
     weight_writes: int
     output_reads: int
     output_writes: int
+    dram_bursts: int = 0
+    row_misses: int = 0
+    row_conflicts: int = 0
 
     @property
     def stall_cycles(self) -> int:

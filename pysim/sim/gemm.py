@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import astuple, fields
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
@@ -207,12 +207,8 @@ def _memory_result(counts: _core.MemoryCounts) -> MemoryResult:
 def core_memory(memory: Memory | None) -> _core.MemoryConfig | None:
     if memory is None:
         return None
-    if memory.mode == "rowbuffer":
-        raise ConfigError(
-            "memory.mode: expected ideal or bandwidth, got rowbuffer, which is not modelled yet",
-            hint='Use mode="bandwidth".',
-        )
-    waits = memory.mode == "bandwidth"
+    waits = memory.mode != "ideal"
+    dram = memory.dram if memory.mode == "rowbuffer" else None
     return _core.MemoryConfig(
         input_capacity=memory.input_bytes,
         weight_capacity=memory.weight_bytes,
@@ -225,6 +221,7 @@ def core_memory(memory: Memory | None) -> _core.MemoryConfig | None:
         output_bits=memory.output_bits,
         accumulator_bits=memory.accumulator_bits,
         index_bits=memory.index_bits,
+        dram=None if dram is None else astuple(dram),
     )
 
 
