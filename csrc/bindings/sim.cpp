@@ -292,6 +292,9 @@ void bind_testing(py::module_& m) {
 }  // namespace
 
 void bind_sim(py::module_& m) {
+  const auto stall_of = [](StallCause cause) {
+    return [cause](const CoreCycles& core) { return core.stalls[static_cast<std::size_t>(cause)]; };
+  };
   py::class_<ArrayConfig>(m, "ArrayConfig")
       .def(py::init([](std::int64_t rows, std::int64_t cols, std::string_view dataflow, std::string_view skip,
                        std::string_view pipelining, std::int64_t mux, std::int64_t group_cols,
@@ -311,6 +314,11 @@ void bind_sim(py::module_& m) {
            py::arg("pipelining"), py::arg("mux"), py::arg("group_cols"), py::arg("cores") = 1);
   bind_memory(m);
   bind_timeline(m);
+  py::class_<CoreCycles>(m, "CoreCycles")
+      .def_readonly("compute_cycles", &CoreCycles::compute_cycles)
+      .def_property_readonly("stall_weight_cycles", stall_of(StallCause::weight))
+      .def_property_readonly("stall_input_cycles", stall_of(StallCause::input))
+      .def_property_readonly("stall_output_cycles", stall_of(StallCause::output));
   py::class_<Counts>(m, "Counts")
       .def_readonly("cycles", &Counts::cycles)
       .def_readonly("folds", &Counts::folds)
@@ -318,7 +326,8 @@ void bind_sim(py::module_& m) {
       .def_readonly("skipped_macs", &Counts::skipped_macs)
       .def_readonly("kept_macs", &Counts::kept_macs)
       .def_readonly("padded_macs", &Counts::padded_macs)
-      .def_readonly("memory", &Counts::memory);
+      .def_readonly("memory", &Counts::memory)
+      .def_readonly("cores", &Counts::cores);
   m.def(
       "simulate_event",
       [](const ArrayConfig& array, const GridTuple& grid, const Array<bool>& mask, std::int64_t n,

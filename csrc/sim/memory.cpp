@@ -113,6 +113,11 @@ MemoryTiming time_plan(const TransferPlan& plan, const MemoryConfig& memory, Tim
   }
   timing.cycles = std::max(array, channel);
   timing.stalls[static_cast<std::size_t>(StallCause::output)] += timing.cycles - array;
+  for (std::size_t core = 0; core < cores; ++core) {
+    const std::array<std::int64_t, 3>& own = by_cause[core];
+    timing.cores.push_back({plan.cores[core].compute_cycles, {own[0], own[1], own[2]}});
+  }
+  std::copy(timing.stalls, timing.stalls + 3, timing.cores[static_cast<std::size_t>(last)].stalls);
   if (log != nullptr) {
     if (timing.cycles > array) {
       log->stalls.push_back({last, StallCause::output, array, timing.cycles - array});

@@ -24,6 +24,7 @@ struct MemoryTiming {
   // Of the core that ends last, of several the first:
   std::int64_t compute_cycles = 0;
   std::int64_t stalls[3] = {0, 0, 0};  ///< By StallCause; they and the compute cycles add up to `cycles`.
+  std::vector<CoreCycles> cores;       ///< The last one's stalls are those above.
 };
 
 /// The stalls of one core so far, as a function of its array cycles.

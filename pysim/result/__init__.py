@@ -1,6 +1,6 @@
 """What comes back from simulation and from a run. Plain frozen data."""
 
-from pysim.result.gemm import GemmResult, MemoryResult, add_results
+from pysim.result.gemm import CoreResult, GemmResult, MemoryResult, add_results
 from pysim.result.run import (
     SCHEMA,
     Accuracy,
@@ -19,6 +19,7 @@ __all__ = [
     "Accuracy",
     "BlockRun",
     "Check",
+    "CoreResult",
     "Energy",
     "GemmResult",
     "KernelTiming",

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pysim import _core
 from pysim.config import Accelerator, Memory
 from pysim.errors import ConfigError, ShapeError
-from pysim.result import GemmResult, MemoryResult
+from pysim.result import CoreResult, GemmResult, MemoryResult
 from pysim.result.gemm import OutputArray
 from pysim.sim.reorder import candidate_orders, feature_order
 from pysim.workload import BlockGrid, BoolArray, ConvGeometry, Int64Array
@@ -196,6 +196,10 @@ def _result(counts: _core.Counts, accelerator: Accelerator, output: OutputArray 
         padded_macs=counts.padded_macs,
         utilization=counts.macs / slots if slots else 0.0,
         memory=None if counts.memory is None else _memory_result(counts.memory),
+        cores=tuple(
+            CoreResult(**{field.name: getattr(core, field.name) for field in fields(CoreResult)})
+            for core in counts.cores
+        ),
         output=output,
     )
 
