@@ -79,6 +79,8 @@ class ArrayConfig:
         mux: int,
         group_cols: int,
         cores: int = 1,
+        swapped: bool = False,
+        piece: int = 256,
     ) -> None: ...
 
 class CoreCycles:

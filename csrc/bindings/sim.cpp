@@ -298,7 +298,7 @@ void bind_sim(py::module_& m) {
   py::class_<ArrayConfig>(m, "ArrayConfig")
       .def(py::init([](std::int64_t rows, std::int64_t cols, std::string_view dataflow, std::string_view skip,
                        std::string_view pipelining, std::int64_t mux, std::int64_t group_cols,
-                       std::int64_t cores) {
+                       std::int64_t cores, bool swapped, std::int64_t piece) {
              const ArrayConfig array{rows,
                                      cols,
                                      parse_dataflow(dataflow),
@@ -306,12 +306,15 @@ void bind_sim(py::module_& m) {
                                      parse_pipelining(pipelining),
                                      mux,
                                      group_cols,
-                                     cores};
+                                     cores,
+                                     swapped,
+                                     piece};
              array.check();
              return array;
            }),
            py::kw_only(), py::arg("rows"), py::arg("cols"), py::arg("dataflow"), py::arg("skip"),
-           py::arg("pipelining"), py::arg("mux"), py::arg("group_cols"), py::arg("cores") = 1);
+           py::arg("pipelining"), py::arg("mux"), py::arg("group_cols"), py::arg("cores") = 1,
+           py::arg("swapped") = false, py::arg("piece") = 256);
   bind_memory(m);
   bind_timeline(m);
   py::class_<CoreCycles>(m, "CoreCycles")

@@ -191,8 +191,9 @@ MemoryPlan plan_memory(const ArrayConfig& array, const Layer& layer, const CoreM
     plan.transfers = cheapest_plan(plan.demands, memory, layer.grid.block_rows(), requests);
     return plan;
   };
-  MemoryPlan plan = plan_with(false);
-  if (array.dataflow != Dataflow::ws || layer.n <= max_piece_operands) return plan;
+  const bool has_ranges = array.dataflow == Dataflow::ws && layer.n > array.piece;
+  MemoryPlan plan = plan_with(has_ranges && array.swapped);
+  if (!has_ranges || array.swapped) return plan;
   MemoryPlan apart = plan_with(true);
   const std::int64_t cycles = time_plan(plan.transfers, memory).cycles;
   const std::int64_t cycles_apart = time_plan(apart.transfers, memory).cycles;

@@ -80,7 +80,8 @@ struct MemoryPlan {
 };
 
 /// The cheapest plan of the folds as they are and, under `ws` with more than one range of positions, with the
-/// ranges apart: the fewest cycles, then the fewest bytes, then the first. Throws as cheapest_plan.
+/// ranges apart: the fewest cycles, then the fewest bytes, then the first. With the loops swapped the ranges are
+/// always apart. Throws as cheapest_plan.
 MemoryPlan plan_memory(const ArrayConfig& array, const Layer& layer, const CoreMap& cores,
                        const MemoryConfig& memory, bool requests = false);
 

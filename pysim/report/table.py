@@ -64,12 +64,13 @@ def _heading(result: RunResult) -> str:
     hw = result.accelerator
     cores = f"{hw.cores} cores of " if hw.cores > 1 else ""
     reorder = "block rows reordered where that saves cycles, " if hw.reorder else ""
+    mapper = "order and size of folds by the mapper, " if hw.mapper else ""
     return (
         f"{result.model} on {result.dataset}, {_count(result.batch, 'image')}, seed {result.seed}, "
         f"{_percent(result.sparsity)} of each prunable layer's blocks pruned, "
         f"{_count(result.finetune_epochs, 'epoch')} of fine-tuning\n"
         f"simulated: {hw.name}, {cores}{hw.rows} x {hw.cols} PEs, dataflow {hw.dataflow}, skip {hw.skip}, "
-        f"{hw.pipelining}, {reorder}{_memory_text(hw)}"
+        f"{hw.pipelining}, {reorder}{mapper}{_memory_text(hw)}"
     )
 
 
