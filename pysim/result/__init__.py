@@ -1,6 +1,6 @@
 """What comes back from simulation and from a run. Plain frozen data."""
 
-from pysim.result.gemm import GemmResult, MemoryResult, add_results
+from pysim.result.gemm import CoreResult, GemmResult, MemoryResult, add_results
 from pysim.result.prune import PRUNE_SCHEMA, LevelResult, PruneResult, Sample, Trial
 from pysim.result.run import (
     SCHEMA,
@@ -24,6 +24,7 @@ __all__ = [
     "Answer",
     "BlockRun",
     "Check",
+    "CoreResult",
     "Energy",
     "Evidence",
     "GemmResult",
