@@ -285,9 +285,9 @@ def _headers() -> list[bytes]:
             "d": {"dtype": "F8_E4M3", "shape": [56], "data_offsets": [8, 64]},
         },
     ]
-    more = ("BOOL", "I8", "F16", "F64", "U16", "C64", "F8_E8M0", "F8_E5M2", "F6_E2M3", "F4", "U64")
-    entries += [{"a": {"dtype": kind, "shape": [8], "data_offsets": [0, 64]}} for kind in more]
-    entries += [{"a": {"dtype": "F4", "shape": [128], "data_offsets": [0, 64]}}]
+    more = {"BOOL": 64, "I8": 64, "F16": 32, "F64": 8, "U16": 32, "C64": 8, "U64": 8, "F4": 128}
+    more |= {"F8_E8M0": 64, "F8_E5M2": 64, "F6_E2M3": 64, "F6_E3M2": 64}
+    entries += [{"a": {"dtype": d, "shape": [n], "data_offsets": [0, 64]}} for d, n in more.items()]
     return [json.dumps(entry).encode() for entry in entries]
 
 
@@ -356,9 +356,15 @@ def _state() -> Feed:
         types = (torch.uint8, torch.float32, torch.int64, torch.bool)
         tensors = {f"model.{key}": tensor for key, tensor in model.state_dict().items()}
         tensors |= {"random": torch.get_rng_state(), "loss_sum": torch.zeros(())}
-        raw = torch.frombuffer(bytearray(bytes(8) + rest[: 8 * int.from_bytes(length, "big")]), dtype=torch.uint8)
-        whole = raw[: len(raw) // 8 * 8]
-        tensors[name] = whole.view(types[int.from_bytes(dtype, "big") % len(types)])
+        size = 8 * int.from_bytes(length, "big")
+        if name == "random":  # of the right length, or no mutation would ever pass the first check
+            raw = tensors[name].numpy().tobytes()
+            raw = (rest[:size] + raw[size:])[: len(raw)].ljust(len(raw), b"\0")
+        else:
+            raw = (bytes(8) + rest)[:size].ljust(8, b"\0")
+        tensors[name] = torch.frombuffer(bytearray(raw[: len(raw) // 8 * 8]), dtype=torch.uint8)
+        if name != "random":
+            tensors[name] = tensors[name].view(types[int.from_bytes(dtype, "big") % len(types)])
         path.write_bytes(save(tensors, {"pysim": rest.decode(errors="ignore")}))
         with torch.random.fork_rng(devices=[]), refusals():
             load_state(path, model, optimizer, StepHook(), settings, 100)
