@@ -13,6 +13,7 @@
 
 #include "base/block_grid.h"
 #include "base/check.h"
+#include "base/interrupt.h"
 #include "bindings/bindings.h"
 #include "sim/config.h"
 #include "sim/counts.h"
@@ -75,6 +76,20 @@ std::vector<FoldStart> starts_of(const Starts& pairs) {
   std::vector<FoldStart> starts;
   for (const auto& [preload, stream] : pairs) starts.push_back({preload, stream});
   return starts;
+}
+
+/// Ends a run that the user has interrupted. Python gives signals to the main thread alone; a run in another
+/// thread ends while the main thread handles its KeyboardInterrupt, which may be waiting for that very run.
+void raise_interrupt() {
+  const py::gil_scoped_acquire gil;
+  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+  const py::object main = py::module_::import("threading").attr("main_thread")().attr("ident");
+  const py::dict handled = py::module_::import("sys").attr("_current_exceptions")();
+  if (!handled.contains(main)) return;
+  const py::object exception = handled[main];
+  if (PyErr_GivenExceptionMatches(exception.ptr(), PyExc_KeyboardInterrupt) == 0) return;
+  PyErr_SetNone(PyExc_KeyboardInterrupt);
+  throw py::error_already_set();
 }
 
 template <class Operand, class Sum>
@@ -168,6 +183,7 @@ void bind_timeline(py::module_& m) {
         require(max_rows >= 1, "timeline max_rows", "at least 1", std::to_string(max_rows));
         Timeline found;
         {
+          const Interruptible watched(raise_interrupt);
           const py::gil_scoped_release nogil;
           found = list_timeline(array, layer, memory, max_rows);
         }
@@ -283,6 +299,7 @@ void bind_sim(py::module_& m) {
       [](const ArrayConfig& array, const GridTuple& grid, const Array<bool>& mask, std::int64_t n,
          const MemoryConfig* memory, const std::optional<ConvTuple>& conv) {
         const Layer layer = layer_of(grid_of(grid), mask, n, conv);
+        const Interruptible watched(raise_interrupt);
         const py::gil_scoped_release nogil;
         return simulate_event(array, layer, memory);
       },

@@ -75,8 +75,9 @@ def _parse(file: BinaryIO, path: Path, dims: int, most: int) -> UInt8Array:
         raise DataError(f"{path}: truncated in its header, {4 + len(sizes)} of {4 + 4 * dims} bytes")
     shape = struct.unpack(f">{dims}I", sizes)
     total = math.prod(shape)
-    if total > _MAX_BYTES:
-        raise DataError(f"{path}: expected at most {_MAX_BYTES} bytes, its header asks for {total}")
+    sides = math.prod(size for size in shape if size)  # numpy has limits for empty arrays, too
+    if sides > _MAX_BYTES:
+        raise DataError(f"{path}: expected at most {_MAX_BYTES} bytes, its header asks for {sides}")
     if total > most and isinstance(file, gzip.GzipFile):
         raise DataError(
             f"{path}: expected at most {most} bytes in a file of this size, its header asks for {total}",

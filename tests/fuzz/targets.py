@@ -103,7 +103,7 @@ def _override() -> Feed:
 
     def feed(data: bytes) -> None:
         with refusals():
-            _use(load_hardware("gemmini-16", data.decode(errors="surrogateescape").split("\n")).accelerator)
+            _use(load_hardware("4x8", data.decode(errors="surrogateescape").split("\n")).accelerator)
 
     return feed
 
