@@ -213,7 +213,9 @@ def _idx_folder() -> Feed:
     from pysim.data.idx import load_idx_folder
 
     folder = _file("").parent
-    names = [f"{split}-{kind}-ubyte" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
+    names = [
+        f"{split}-{kind}-ubyte" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")
+    ]
 
     def feed(data: bytes) -> None:
         stream = io.BytesIO(data)
@@ -380,7 +382,15 @@ def _states() -> list[bytes]:
     return [bytes([i, 0, 0]) + note for i in range(len(_STATE_TENSORS))]
 
 
-_TOML_WORDS = (b"[array]\n", b"rows = ", b"extends = ", b"[sources]\n", b"[memory.dram]\n", b'"24 MiB"', b"nan")
+_TOML_WORDS = (
+    b"[array]\n",
+    b"rows = ",
+    b"extends = ",
+    b"[sources]\n",
+    b"[memory.dram]\n",
+    b'"24 MiB"',
+    b"nan",
+)
 _JSON_WORDS = (b'"core_config"', b"1e999", b"NaN", b"null", b"true", b'"\\ud800"', b"{}", b"[]", b"-1")
 _HEADER_WORDS = (b'"data_offsets"', b'"shape"', b'"dtype"', b'"__metadata__"', b"[0, 0]", b'"F32"', b"F4")
 
@@ -391,7 +401,11 @@ TARGETS = {
         Target(
             "hardware-set",
             _override,
-            lambda: [b"array.rows=64\nmemory.bandwidth=10GB/s", b"array.reorder=true", b"memory.latency=3 cycles"],
+            lambda: [
+                b"array.rows=64\nmemory.bandwidth=10GB/s",
+                b"array.reorder=true",
+                b"memory.latency=3 cycles",
+            ],
             (b"array.", b"memory.", b" MiB", b"GB/s", b"=unlimited"),
             longest=400,
         ),

@@ -15,6 +15,7 @@ from pysim.sim import simulate_layer
 from pysim.sparse import BsrLinear
 from tests.robustness.shared_layer import GRID, MACHINES, MASK, RNG, both_engines
 
+
 def test_threads_may_share_machines_masks_and_operands():
     expected = [both_engines(hw) for hw in MACHINES]
     at_once = threading.Barrier(6)
