@@ -13,6 +13,7 @@
 
 #include "base/block_grid.h"
 #include "base/check.h"
+#include "base/interrupt.h"
 #include "base/isa.h"
 #include "bindings/bindings.h"
 #include "sim/array_kernels.h"
@@ -210,6 +211,7 @@ void bind_timeline(py::module_& m) {
         require(max_rows >= 1, "timeline max_rows", "at least 1", std::to_string(max_rows));
         Timeline found;
         {
+          const Interruptible watched(raise_interrupt);
           const py::gil_scoped_release nogil;
           found = list_timeline(array, layer, memory, max_rows);
         }
@@ -371,6 +373,7 @@ void bind_sim(py::module_& m) {
       [](const ArrayConfig& array, const GridTuple& grid, const Array<bool>& mask, std::int64_t n,
          const MemoryConfig* memory, const std::optional<ConvTuple>& conv) {
         const Layer layer = layer_of(grid_of(grid), mask, n, conv);
+        const Interruptible watched(raise_interrupt);
         const py::gil_scoped_release nogil;
         return simulate_event(array, layer, memory);
       },

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "base/check.h"
+#include "base/interrupt.h"
 #include "sim/schedule.h"
 
 namespace pysim {
@@ -130,6 +131,7 @@ class DemandLister {
     places_ = ceil_div(layer_.n, positions);
     require_few(places_);
     for (std::int64_t place = 0; place < places_; ++place) {
+      poll_interrupt();
       if (array_.dataflow == Dataflow::is && cores_.core_of(place) != core_) {
         demand_.place_elements.push_back(0);
         continue;
@@ -189,6 +191,7 @@ class DemandLister {
 
   /// Adds one list of the input units that reduction elements belong to, each once; returns its number.
   std::int32_t add_list(const std::vector<Span>& spans) {
+    poll_interrupt();
     const auto number = static_cast<std::int32_t>(demand_.list_begin.size() - 1);
     for (const Span span : spans) {
       for (std::int64_t k = span.begin; k < span.end; ++k) {
@@ -221,6 +224,7 @@ class DemandLister {
   }
 
   void add_piece(const Piece& piece) {
+    poll_interrupt();
     const auto number = static_cast<std::int32_t>(demand_.pieces.size());
     require_few(number + 1);
     demand_.pieces.push_back(piece);
