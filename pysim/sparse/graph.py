@@ -39,7 +39,8 @@ def capture(model: nn.Module, example: Tensor) -> NetworkOps:
     """
     tracer = _Tracer()
     try:
-        graph = tracer.trace(model)
+        # A single layer would be traced into its function.
+        graph = tracer.trace(nn.Sequential(model) if type(model) in _MODULES else model)
         module = fx.GraphModule(tracer.root, graph)
         with torch.no_grad():
             ShapeProp(module).propagate(example)
