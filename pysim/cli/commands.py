@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,8 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from pysim import __version__
+from pysim.cli.bench import bench as bench_commands
 from pysim.cli.hw import hw as hw_commands
-from pysim.cli.options import DEBUG, JSON, RESUME, SET
+from pysim.cli.options import DEBUG, JSON, RESUME, SET, Blocks
 from pysim.cli.progress import ProgressLine
 
 if TYPE_CHECKING:
@@ -26,30 +26,6 @@ _DATA = click.option(
     help="fashion-mnist (embedded), synthetic, idx:DIR or cifar10:DIR.",
 )
 _SEED = click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
-
-
-class _Blocks(click.ParamType[tuple[tuple[int, int], ...]]):
-    """``4`` or ``1x16`` or a list of such with commas."""
-
-    name = "blocks"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[tuple[int, int], ...]:
-        if isinstance(value, tuple):
-            return value
-        blocks: list[tuple[int, int]] = []
-        for part in str(value).split(","):
-            match = re.fullmatch(r"(\d{1,6})(?:x(\d{1,6}))?", part.strip())
-            block = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-            if min(block) < 1:
-                self.fail(
-                    f"expected sizes of at least 1 such as 4 or 1x16 or 1,2,4, got {part!r}", param, ctx
-                )
-            if block in blocks:
-                self.fail(f"{part!r} is there twice", param, ctx)
-            blocks.append(block)
-        return tuple(blocks)
 
 
 @click.group(
@@ -70,7 +46,7 @@ def cli() -> None:
 )
 @click.argument("model")
 @click.option(
-    "--block", "blocks", type=_Blocks(), required=True, metavar="LIST", help="4, or 1x16, or 1,2,4,8,16."
+    "--block", "blocks", type=Blocks(), required=True, metavar="LIST", help="4, or 1x16, or 1,2,4,8,16."
 )
 @click.option(
     "--sparsity",
@@ -278,4 +254,5 @@ def info(as_json: bool, debug: bool) -> None:
         click.echo(facts.render())
 
 
+cli.add_command(bench_commands)
 cli.add_command(hw_commands)

@@ -1,6 +1,7 @@
 """Results for people: reads a result, runs nothing."""
 
+from pysim.report.bench import render_bench
 from pysim.report.explain import explain
 from pysim.report.table import render
 
-__all__ = ["explain", "render"]
+__all__ = ["explain", "render", "render_bench"]

@@ -1,5 +1,6 @@
 """What comes back from simulation and from a run. Plain frozen data."""
 
+from pysim.result.bench import KernelBench, KernelBenchRow
 from pysim.result.gemm import GemmResult, MemoryResult, add_results
 from pysim.result.run import (
     SCHEMA,
@@ -21,6 +22,8 @@ __all__ = [
     "Check",
     "Energy",
     "GemmResult",
+    "KernelBench",
+    "KernelBenchRow",
     "KernelTiming",
     "LayerResult",
     "MemoryResult",
