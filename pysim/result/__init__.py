@@ -1,5 +1,6 @@
 """What comes back from simulation and from a run. Plain frozen data."""
 
+from pysim.result.bench import KernelBench, KernelBenchRow
 from pysim.result.gemm import CoreResult, GemmResult, MemoryResult, add_results
 from pysim.result.prune import PRUNE_SCHEMA, LevelResult, PruneResult, Sample, Trial
 from pysim.result.run import (
@@ -28,6 +29,8 @@ __all__ = [
     "Energy",
     "Evidence",
     "GemmResult",
+    "KernelBench",
+    "KernelBenchRow",
     "KernelTiming",
     "LayerResult",
     "LevelResult",
