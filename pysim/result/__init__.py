@@ -15,7 +15,7 @@ from pysim.result.run import (
     RunResult,
     VectorWork,
 )
-from pysim.result.study import STUDY_SCHEMA, Answer, Evidence, StudyResult, Verdict
+from pysim.result.study import STUDY_SCHEMA, Answer, Evidence, Point, StudyResult, TradeOff, Verdict
 
 __all__ = [
     "PRUNE_SCHEMA",
@@ -36,10 +36,12 @@ __all__ = [
     "LevelResult",
     "MemoryResult",
     "NetworkTime",
+    "Point",
     "PruneResult",
     "RunResult",
     "Sample",
     "StudyResult",
+    "TradeOff",
     "Trial",
     "VectorWork",
     "Verdict",

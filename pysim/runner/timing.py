@@ -1,4 +1,4 @@
-"""Measures one layer on this machine: dense through torch, sparse through pysim's kernel, sample by sample in
+"""Measures layers on this machine: dense through torch, sparse through pysim's kernel, sample by sample in
 turn.
 
 A form's time is the first quartile of its rounds: what the machine does when little else runs on it. A median
@@ -14,7 +14,7 @@ untimed calls of the same form, so that each library finds its own threads awake
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ from torch.nn.functional import conv2d, linear
 from pysim.lowering import Activation, weight_matrix
 from pysim.result import KernelTiming
 from pysim.sparse import BsrMatrix, ConvPlan, SpmmPlan
+from pysim.training import Progress, no_progress
 from pysim.workload import BlockMask, Layer
 
 _ROUNDS = 9
@@ -80,6 +81,39 @@ def time_layer(
         speedup_quartiles=(float(low), float(high)),
         max_error=_error(layer, weight.detach(), activation, sparse()),
     )
+
+
+def time_layers(
+    layers: Sequence[Layer],
+    weights: Mapping[str, Tensor],
+    activations: Mapping[str, Activation],
+    masks: Mapping[str, BlockMask],
+    *,
+    threads: int,
+    progress: Progress = no_progress,
+) -> Iterator[KernelTiming | None]:
+    """Times a network's layers one after the other; None for a product of two activations.
+
+    Args:
+        layers: In order.
+        weights: By name.
+        activations: By layer.
+        masks: By weight's name; a layer without one stays dense.
+        threads: For both sides; torch's own number is restored afterwards.
+        progress: Told how many layers are done.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for done, layer in enumerate(layers, start=1):
+            if layer.weight is None:
+                yield None
+                continue
+            mask = masks.get(layer.weight)
+            yield time_layer(layer, weights[layer.weight], activations[layer.name], mask, threads=threads)
+            progress("timing kernels", done, len(layers))
+    finally:
+        torch.set_num_threads(before)
 
 
 def _dense_forms(layer: Layer, weight: Tensor, source: Tensor) -> dict[str, Callable[[], Tensor]]:
