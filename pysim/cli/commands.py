@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pysim import __version__
+from pysim.cli.bench import bench as bench_commands
 from pysim.cli.experiment import experiment as experiment_command
 from pysim.cli.experiment import figure as figure_command
 from pysim.cli.hw import hw as hw_commands
@@ -269,6 +270,7 @@ def info(as_json: bool, debug: bool) -> None:
         click.echo(facts.render())
 
 
+cli.add_command(bench_commands)
 cli.add_command(hw_commands)
 cli.add_command(prune_command)
 cli.add_command(experiment_command)

@@ -1,5 +1,6 @@
 """Results for people: reads a result, runs nothing."""
 
+from pysim.report.bench import render_bench
 from pysim.report.explain import explain
 from pysim.report.figure import check_figure, draw_trade_off, load_trade_off
 from pysim.report.prune import render_prune
@@ -12,6 +13,7 @@ __all__ = [
     "explain",
     "load_trade_off",
     "render",
+    "render_bench",
     "render_prune",
     "render_study",
 ]

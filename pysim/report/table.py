@@ -9,6 +9,8 @@ from pysim.config import Accelerator
 from pysim.result import BlockRun, KernelTiming, LayerResult, RunResult
 
 _NOTHING = "-"
+# A kernel that finds a core taken one time in ten still has its first quartile undisturbed.
+_LOAD_THAT_DISTURBS = 0.1
 
 
 def render(result: RunResult) -> str:
@@ -62,12 +64,15 @@ def block_name(block: tuple[int, int]) -> str:
 
 def _heading(result: RunResult) -> str:
     hw = result.accelerator
+    cores = f"{hw.cores} cores of " if hw.cores > 1 else ""
+    reorder = "block rows reordered where that saves cycles, " if hw.reorder else ""
+    mapper = "order and size of folds by the mapper, " if hw.mapper else ""
     return (
         f"{result.model} on {result.dataset}, {_count(result.batch, 'image')}, seed {result.seed}, "
         f"{_percent(result.sparsity)} of each prunable layer's blocks pruned, "
         f"{_count(result.finetune_epochs, 'epoch')} of fine-tuning\n"
-        f"simulated: {hw.name}, {hw.rows} x {hw.cols} PEs, dataflow {hw.dataflow}, skip {hw.skip}, "
-        f"{hw.pipelining}, {_memory_text(hw)}"
+        f"simulated: {hw.name}, {cores}{hw.rows} x {hw.cols} PEs, dataflow {hw.dataflow}, skip {hw.skip}, "
+        f"{hw.pipelining}, {reorder}{mapper}{_memory_text(hw)}"
     )
 
 
@@ -79,7 +84,9 @@ def _memory_text(hw: Accelerator) -> str:
         f"{size / 1024:g}" for size in (memory.input_bytes, memory.weight_bytes, memory.output_bytes)
     )
     rate = "unlimited" if memory.bandwidth is None else f"{memory.bandwidth:.4g} B/cycle"
-    return f"{sizes} KiB for inputs, weights, outputs, {rate} off chip"
+    each = " in each" if hw.cores > 1 else ""
+    mode = {"ideal": ", never waited for", "rowbuffer": ", DRAM rows followed"}.get(memory.mode, "")
+    return f"{sizes} KiB for inputs, weights, outputs{each}, {rate} off chip{mode}"
 
 
 def _layers(run: BlockRun) -> str:
@@ -267,10 +274,11 @@ def _remarks(result: RunResult) -> str:
     lines = [_unmapped(result)]
     if any(_sparse_timings(run) for run in result.runs):
         lines.append(
-            f"measured: medians on {_count(result.threads, 'thread')}, layer by layer, against torch's "
-            "faster dense form; a layer that stays dense counts with its dense time"
+            f"measured: first quartiles on {_count(result.threads, 'thread')}, layer by layer, against "
+            "torch's faster dense form; a layer that stays dense counts with its dense time"
         )
     lines += [_kernel_remark(run) for run in result.runs if _sparse_timings(run)]
+    lines += [_load_warning(run) for run in result.runs]
     return "\n".join(line for line in lines if line)
 
 
@@ -297,6 +305,16 @@ def _kernel_remark(run: BlockRun) -> str:
         f"measured, block {block_name(run.block)}: dense is faster in {slower} of "
         f"{_count(len(sparse), 'pruned layer')}; quartiles of the layers' speedups from {low:.2f}x "
         f"to {high:.2f}x"
+    )
+
+
+def _load_warning(run: BlockRun) -> str:
+    if run.other_load_cores is None or run.other_load_cores < _LOAD_THAT_DISTURBS:
+        return ""
+    return (
+        f"WARNING: while the kernels of block {block_name(run.block)} were timed, other programs kept "
+        f"{run.other_load_cores:.1f} cores busy; the measured times and speedups are not those of an idle "
+        "machine"
     )
 
 

@@ -1,6 +1,7 @@
 """What comes back from simulation and from a run. Plain frozen data."""
 
-from pysim.result.gemm import GemmResult, MemoryResult, add_results
+from pysim.result.bench import KernelBench, KernelBenchRow
+from pysim.result.gemm import CoreResult, GemmResult, MemoryResult, add_results
 from pysim.result.prune import PRUNE_SCHEMA, LevelResult, PruneResult, Sample, Trial
 from pysim.result.run import (
     SCHEMA,
@@ -24,9 +25,12 @@ __all__ = [
     "Answer",
     "BlockRun",
     "Check",
+    "CoreResult",
     "Energy",
     "Evidence",
     "GemmResult",
+    "KernelBench",
+    "KernelBenchRow",
     "KernelTiming",
     "LayerResult",
     "LevelResult",

@@ -15,6 +15,7 @@ from pysim.errors import ConfigError
 from pysim.lowering import trace
 from pysim.pruning import PruneConfig, element_masks, miscounted_layers
 from pysim.result import Accuracy, BlockRun, Check, KernelTiming, LayerResult, RunResult
+from pysim.runner.busy import core_use, cores_used_by_others
 from pysim.runner.energy import energy_of
 from pysim.runner.methods import Level, finetune_config
 from pysim.runner.simulate import (
@@ -187,7 +188,9 @@ def _block_run(
 
     parameters = dict(pruned.model.named_parameters())
     timings: list[KernelTiming | None] = [None] * len(workload.layers)
+    other_load = None
     if config.measure:
+        before = core_use()
         timings = list(
             time_layers(
                 workload.layers,
@@ -198,6 +201,7 @@ def _block_run(
                 progress=progress,
             )
         )
+        other_load = cores_used_by_others(before, core_use())
     index = workload.layers.index(stepped)
     checks = [_zeros_check(pruned, prune)]
     if stepped.weight is not None:
@@ -230,6 +234,7 @@ def _block_run(
             )
         ),
         energy=energy_of([s.dense for s in simulated], [s.chosen for s in simulated], config.accelerator),
+        other_load_cores=other_load,
         checks=tuple(checks),
     )
 

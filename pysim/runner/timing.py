@@ -1,6 +1,10 @@
 """Measures layers on this machine: dense through torch, sparse through pysim's kernel, sample by sample in
 turn.
 
+A form's time is the first quartile of its rounds: what the machine does when little else runs on it. A median
+is off by a thousand times once other work holds a core in half of the rounds, because an OpenMP barrier waits
+for it.
+
 Both sides use the same number of threads, read the same activations and allocate their own output. Dense is
 the fastest form torch offers: NCHW or channels-last convolution, or for a linear layer ``linear`` or
 ``mm``. The sparse plan is made once, beforehand, as weights do not change in inference. Every sample follows
@@ -31,10 +35,10 @@ _SAMPLE_SECONDS = 200e-6
 # its last call, on the very cores that pysim's threads need; pysim's own look for work for microseconds.
 _SETTLE_SECONDS = 0.3e-3
 _SETTLE_AFTER_OPENMP_SECONDS = 5e-3
-_SPARSE = "pysim"
+PYSIM = "pysim"
 
 Seconds = npt.NDArray[np.float64]
-Forms = Mapping[str, Callable[[], Tensor]]
+Forms = Mapping[str, Callable[[], object]]
 
 
 def time_layer(
@@ -51,29 +55,29 @@ def time_layer(
     """
     forms = _dense_forms(layer, weight.detach(), activation.input)
     if mask is None:
-        samples = _interleave(forms)
-        form, dense = _fastest(samples)
-        median = float(np.median(dense)) * 1e6
+        samples = interleave(forms)
+        form, dense = fastest(samples)
+        dense_us = _typical(dense) * 1e6
         return KernelTiming(
             isa="torch",
-            dense_us=median,
+            dense_us=dense_us,
             dense_form=form,
-            sparse_us=median,
+            sparse_us=dense_us,
             speedup_quartiles=(1.0, 1.0),
             max_error=0.0,
         )
     matrices = weight_matrix(layer, weight)
     parts = [BsrMatrix.from_dense(w, mask.grid, keep) for w, keep in zip(matrices, mask.keep, strict=True)]
     sparse, isa = _sparse_form(layer, parts, activation.input, threads)
-    samples = _interleave({**forms, _SPARSE: sparse})
-    times = samples.pop(_SPARSE)
-    form, dense = _fastest(samples)
+    samples = interleave({**forms, PYSIM: sparse})
+    times = samples.pop(PYSIM)
+    form, dense = fastest(samples)
     low, high = np.quantile(dense / times, (0.25, 0.75))
     return KernelTiming(
         isa=isa,
-        dense_us=float(np.median(dense)) * 1e6,
+        dense_us=_typical(dense) * 1e6,
         dense_form=form,
-        sparse_us=float(np.median(times)) * 1e6,
+        sparse_us=_typical(times) * 1e6,
         speedup_quartiles=(float(low), float(high)),
         max_error=_error(layer, weight.detach(), activation, sparse()),
     )
@@ -145,7 +149,7 @@ def _sparse_form(
     return lambda: conv(planes), conv.isa
 
 
-def _interleave(forms: Forms) -> dict[str, Seconds]:
+def interleave(forms: Forms) -> dict[str, Seconds]:
     """Seconds per call, (rounds,) for each form; in every round each form is sampled once, in turn."""
     samples: dict[str, list[float]] = {name: [] for name in forms}
     with torch.inference_mode():
@@ -153,13 +157,13 @@ def _interleave(forms: Forms) -> dict[str, Seconds]:
             call()
         for _ in range(_ROUNDS):
             for name, call in forms.items():
-                settle = _SETTLE_AFTER_OPENMP_SECONDS if name == _SPARSE else _SETTLE_SECONDS
+                settle = _SETTLE_AFTER_OPENMP_SECONDS if name == PYSIM else _SETTLE_SECONDS
                 _seconds_per_call(call, settle)
                 samples[name].append(_seconds_per_call(call, _SAMPLE_SECONDS))
     return {name: np.array(times) for name, times in samples.items()}
 
 
-def _seconds_per_call(call: Callable[[], Tensor], least_seconds: float) -> float:
+def _seconds_per_call(call: Callable[[], object], least_seconds: float) -> float:
     """Calls until that much time has passed."""
     clock = time.perf_counter
     start = now = clock()
@@ -171,9 +175,13 @@ def _seconds_per_call(call: Callable[[], Tensor], least_seconds: float) -> float
     return (now - start) / calls
 
 
-def _fastest(samples: Mapping[str, Seconds]) -> tuple[str, Seconds]:
-    name = min(samples, key=lambda form: float(np.median(samples[form])))
+def fastest(samples: Mapping[str, Seconds]) -> tuple[str, Seconds]:
+    name = min(samples, key=lambda form: _typical(samples[form]))
     return name, samples[name]
+
+
+def _typical(seconds: Seconds) -> float:
+    return float(np.quantile(seconds, 0.25))
 
 
 def _error(layer: Layer, weight: Tensor, activation: Activation, output: Tensor) -> float:
