@@ -15,7 +15,7 @@ from pysim.errors import ConfigError
 from pysim.lowering import Activation, trace
 from pysim.pruning import PruneConfig, element_masks, kept_count
 from pysim.result import Accuracy, BlockRun, Check, KernelTiming, LayerResult, RunResult
-from pysim.runner.energy import energy_of
+from pysim.runner.energy import area_of, energy_of
 from pysim.runner.simulate import (
     LayerCounts,
     layer_to_step,
@@ -130,6 +130,7 @@ def run(config: RunConfig, progress: Progress = no_progress) -> RunResult:
         unmapped_share=workload.unmapped_share,
         vector=vector_work(workload, config.accelerator),
         energy_missing=missing_figures(config.accelerator),
+        area_mm2=area_of(config.accelerator),
         runs=tuple(runs),
     )
 
