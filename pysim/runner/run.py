@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,9 +13,11 @@ from pysim.config import Accelerator
 from pysim.energy import missing_figures
 from pysim.errors import ConfigError
 from pysim.lowering import Activation, trace
-from pysim.pruning import PruneConfig, element_masks, kept_count
+from pysim.pruning import PruneConfig, element_masks, miscounted_layers
 from pysim.result import Accuracy, BlockRun, Check, KernelTiming, LayerResult, RunResult
+from pysim.runner.busy import core_use, cores_used_by_others
 from pysim.runner.energy import energy_of
+from pysim.runner.methods import Level, finetune_config
 from pysim.runner.simulate import (
     LayerCounts,
     layer_to_step,
@@ -28,11 +30,11 @@ from pysim.runner.stages import (
     PrunedNetwork,
     Source,
     dense_network,
-    finetune_config,
+    network_from_file,
     pruned_network,
 )
 from pysim.runner.timing import time_layer
-from pysim.training import Progress, no_progress
+from pysim.training import Progress, is_pruned_file, no_progress
 from pysim.workload import BlockMask, Layer, Workload
 
 
@@ -41,13 +43,14 @@ class RunConfig:
     """What to run.
 
     Args:
-        model: A name in ``pysim.models.MODELS``.
-        blocks: Block sizes (height, width), at least one.
+        model: A name in ``pysim.models.MODELS``, or ``module:factory``.
+        blocks: Block sizes (height, width), at least one; none with a pruned checkpoint, which has its own.
         accelerator: The machine to simulate.
         sparsity: Share of each prunable layer's blocks to remove, from 0 to below 1.
         data: As in ``load_dataset``.
         pad_to: Pad images to this size in pixels; None leaves them.
-        checkpoint: Dense weights to start from; None takes the shipped ones or trains.
+        checkpoint: Dense weights to start from; None takes the shipped ones or trains. A pruned network's
+            file is taken with its masks: nothing is pruned or trained.
         dense_epochs: If there are no weights to start from.
         finetune_epochs: After pruning.
         seed: Of weights and training.
@@ -78,7 +81,7 @@ class RunConfig:
     use_cache: bool = True
 
     def __post_init__(self) -> None:
-        if not self.blocks:
+        if not self.blocks and self.checkpoint is None:
             raise ConfigError("block: expected at least one block size, got none")
         for field in ("batch", "threads", "dense_epochs"):
             if getattr(self, field) < 1:
@@ -97,11 +100,17 @@ def run(config: RunConfig, progress: Progress = no_progress) -> RunResult:
     """
     # All that can be refused is refused before minutes are spent.
     prunes = [
-        PruneConfig(block=block, sparsity=config.sparsity, prune_all=config.prune_all)
+        PruneConfig(block=block, sparsity=config.sparsity, prune_all=config.prune_all, seed=config.seed)
         for block in config.blocks
     ]
     finetune = finetune_config(config.finetune_epochs, config.seed)
     source = Source(config.data, config.pad_to)
+    if config.checkpoint is not None and is_pruned_file(config.checkpoint):
+        return _run_file(config, config.checkpoint, source, progress)
+    if not prunes:
+        raise ConfigError(
+            f"block: expected at least one block size, got none and {config.checkpoint} holds no masks"
+        )
     dense = dense_network(
         config.model,
         source,
@@ -114,8 +123,24 @@ def run(config: RunConfig, progress: Progress = no_progress) -> RunResult:
     workload, _ = trace(dense.model, _example(source, config.batch))
     runs = []
     for prune in prunes:
-        pruned = pruned_network(dense, source, prune, finetune, use_cache=config.use_cache, progress=progress)
+        level = Level(prune=prune, retrain=finetune)
+        pruned = pruned_network(dense, source, level, use_cache=config.use_cache, progress=progress)
         runs.append(_block_run(config, prune, dense, pruned, source, workload, progress))
+    return _result(config, source, workload, runs)
+
+
+def _run_file(config: RunConfig, path: Path, source: Source, progress: Progress) -> RunResult:
+    """Simulates and times a pruned network as its file has it."""
+    dense, pruned, prune = network_from_file(config.model, path, source, progress)
+    if config.blocks and config.blocks != (prune.block,):
+        raise ConfigError(f"block: expected {prune.block}, that of {path}, or none, got {config.blocks}")
+    config = replace(config, sparsity=prune.sparsity, finetune_epochs=0)
+    workload, _ = trace(pruned.model, _example(source, config.batch))
+    block_run = _block_run(config, prune, dense, pruned, source, workload, progress)
+    return _result(config, source, workload, [block_run])
+
+
+def _result(config: RunConfig, source: Source, workload: Workload, runs: Sequence[BlockRun]) -> RunResult:
     return RunResult(
         pysim_version=pysim.__version__,
         model=config.model,
@@ -162,8 +187,11 @@ def _block_run(
 
     parameters = dict(pruned.model.named_parameters())
     timings: list[KernelTiming | None] = [None] * len(workload.layers)
+    other_load = None
     if config.measure:
+        before = core_use()
         timings = list(_time_layers(config, workload, parameters, activations, masks, touched, progress))
+        other_load = cores_used_by_others(before, core_use())
     index = workload.layers.index(stepped)
     checks = [_zeros_check(pruned, prune)]
     if stepped.weight is not None:
@@ -196,6 +224,7 @@ def _block_run(
             )
         ),
         energy=energy_of([s.dense for s in simulated], [s.chosen for s in simulated], config.accelerator),
+        other_load_cores=other_load,
         checks=tuple(checks),
     )
 
@@ -234,11 +263,7 @@ def _zeros_check(pruned: PrunedNetwork, prune: PruneConfig) -> Check:
     elements = element_masks(pruned.model, pruned.masks)
     parameters = dict(pruned.model.named_parameters())
     regrown = sum(int(((parameters[name] != 0) & ~mask).sum()) for name, mask in elements.items())
-    miscounted = [
-        name
-        for name, mask in pruned.masks.items()
-        if mask.blocks_kept != kept_count(mask.blocks_total, prune.sparsity)
-    ]
+    miscounted = miscounted_layers(pruned.masks, prune)
     kept = sum(mask.blocks_kept for mask in pruned.masks.values())
     return Check(
         name="masks",

@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
 from pysim.data import load_dataset
-from pysim.models import InputShape, build_model
+from pysim.errors import DataError
+from pysim.models import is_user_model, user_model_digest
+from pysim.runner.stages import fresh_model
 from pysim.training import (
     Batches,
     Progress,
     TrainConfig,
     evaluate,
+    exclusive_state,
     no_progress,
     remove_state,
     save_tensors,
@@ -55,30 +56,30 @@ def train_dense(
     """
     dataset = load_dataset(data)
     config = TrainConfig(epochs=epochs, seed=seed)
-    height, width = dataset.image_size
-    torch.manual_seed(seed)
-    network = build_model(
-        model,
-        InputShape(channels=dataset.channels, height=height, width=width, num_classes=dataset.num_classes),
-    )
+    network = fresh_model(model, dataset, seed)
     batches = Batches(dataset, crop_pad=config.crop_pad)
-    state = out.with_name(f"{out.name}.state")
-    if not resume:
+    code = user_model_digest(model) if is_user_model(model) else model
+    with exclusive_state(out.with_name(f"{out.name}.state")) as state:
+        if state is None:
+            raise DataError(f"{out}: another process is training it", hint="Choose another --out.")
+        if not resume:
+            remove_state(state)
+        train(
+            network,
+            batches,
+            config,
+            state_path=state,
+            save_every=save_every,
+            keep_state=True,
+            identity=f"{code} on {dataset.fingerprint()}",
+            progress=progress,
+        )
+        note: dict[str, object] = {
+            "model": model,
+            "dataset": dataset.name,
+            "accuracy_percent": evaluate(network, batches, progress=progress),
+            "training": asdict(config),
+        }
+        save_tensors(out, network.state_dict(), note)
         remove_state(state)
-    train(
-        network,
-        batches,
-        config,
-        state_path=state,
-        save_every=save_every,
-        identity=f"{model} on {dataset.fingerprint()}",
-        progress=progress,
-    )
-    note: dict[str, object] = {
-        "model": model,
-        "dataset": dataset.name,
-        "accuracy_percent": evaluate(network, batches, progress=progress),
-        "training": asdict(config),
-    }
-    save_tensors(out, network.state_dict(), note)
     return note
