@@ -215,7 +215,7 @@ Counts simulate(const ArrayConfig& config, const Layer& layer, const Operand* w,
   if (memory != nullptr) {
     MemoryPlan plan = plan_memory(array, layer, cores, *memory);
     traffic.plan = std::move(plan.transfers);
-    if (plan.ranges_apart) fold_positions = range_positions(layer);
+    if (plan.ranges_apart) fold_positions = range_positions(array, layer);
   }
   const std::vector<FoldList> lists =
       split_by_core(list_folds(array, layer, cores, fold_positions, max_folds), cores);

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from pysim import __version__
+from pysim.cli.bench import bench as bench_commands
 from pysim.cli.experiment import experiment as experiment_command
+from pysim.cli.experiment import figure as figure_command
 from pysim.cli.hw import hw as hw_commands
 from pysim.cli.options import CHECKPOINT, DATA, DEBUG, INPUT, JSON, PAD32, RESUME, SET, Blocks
 from pysim.cli.progress import ProgressLine
@@ -201,6 +203,13 @@ def _accelerator(
 @DATA
 @click.option("--epochs", type=click.IntRange(1), default=4, show_default=True)
 @click.option(
+    "--lr",
+    type=float,
+    default=0.15,
+    show_default=True,
+    help="Highest learning rate; networks without batch norm need less.",
+)
+@click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The checkpoint to write."
 )
 @RESUME
@@ -214,6 +223,7 @@ def train(
     model: str,
     data: str | None,
     epochs: int,
+    lr: float,
     out: Path,
     resume: bool,
     save_every: int,
@@ -235,6 +245,7 @@ def train(
             epochs=epochs,
             seed=seed,
             out=out,
+            lr=lr,
             resume=resume,
             save_every=save_every,
             progress=progress,
@@ -259,6 +270,8 @@ def info(as_json: bool, debug: bool) -> None:
         click.echo(facts.render())
 
 
+cli.add_command(bench_commands)
 cli.add_command(hw_commands)
 cli.add_command(prune_command)
 cli.add_command(experiment_command)
+cli.add_command(figure_command)

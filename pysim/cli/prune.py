@@ -76,6 +76,13 @@ if TYPE_CHECKING:
 @click.option(
     "--dense-epochs", type=click.IntRange(1), default=4, show_default=True, help="Of the dense schedule."
 )
+@click.option(
+    "--dense-lr",
+    type=float,
+    default=0.15,
+    show_default=True,
+    help="Highest learning rate of the dense schedule; networks without batch norm need less.",
+)
 @DATA
 @INPUT
 @PAD32
@@ -114,6 +121,7 @@ def prune(
     keep_dense: tuple[str, ...],
     epochs: int,
     dense_epochs: int,
+    dense_lr: float,
     data: str | None,
     input_shape: str | None,
     pad32: bool,
@@ -153,6 +161,7 @@ def prune(
         init=init,
         epochs=epochs,
         dense_epochs=dense_epochs,
+        dense_lr=dense_lr,
         rewind_step=rewind_step,
         level_rate=level_rate,
         data=spec,

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
-from pysim.result import Sample, StudyResult
+from pysim.result import StudyResult, TradeOff
+
+_HEADINGS = ("block", "sparsity", "accuracy", "sd", "n", "simulated", "measured")
 
 
 def render_study(result: StudyResult) -> str:
-    """Claim, a row for every block size and level, the evidence with its intervals, the answer."""
+    """Claim, a row for every block size and sparsity, the evidence with its intervals, the answer."""
+    found = TradeOff.from_json(result.study, result.to_json())
     lines = [
-        f"{result.study}, preset {result.preset}: {result.model} on {result.dataset}",
+        found.title,
         f"claim: {result.claim}",
-        "",
+        f"simulated: {found.machine}",
     ]
-    rows = [("block", "sparsity", "accuracy", "sd", "n")]
-    blocks = dict.fromkeys(trial.block for trial in result.trials)
-    for block in blocks:
-        trials = [trial for trial in result.trials if trial.block == block]
-        for index, level in enumerate(trials[0].levels):
-            sample = Sample.of([trial.levels[index].accuracy for trial in trials])
-            spread = "-" if sample.sd is None else f"{sample.sd:.2f}"
-            name = f"{block[0]}x{block[1]}"
-            rows.append(
-                (name, f"{100 * level.sparsity:.2f} %", f"{sample.mean:.2f} %", spread, str(sample.n))
+    if found.dense is not None:
+        lines.append(f"dense: {found.dense.mean:.2f} % (networks: {found.dense.n})")
+    rows = [_HEADINGS]
+    for point in found.points:
+        accuracy = point.accuracy
+        rows.append(
+            (
+                f"{point.block[0]}x{point.block[1]}",
+                f"{100 * point.sparsity:.2f} %",
+                f"{accuracy.mean:.2f} %",
+                "-" if accuracy.sd is None else f"{accuracy.sd:.2f}",
+                str(accuracy.n),
+                "-" if point.simulated is None else f"{point.simulated:.2f}x",
+                "-" if point.measured is None else f"{point.measured:.2f}x",
             )
-    widths = [max(len(row[i]) for row in rows) for i in range(5)]
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADINGS))]
+    lines.append("")
     lines += ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     if result.verdict is not None:
         lines.append("")

@@ -64,12 +64,15 @@ def block_name(block: tuple[int, int]) -> str:
 
 def _heading(result: RunResult) -> str:
     hw = result.accelerator
+    cores = f"{hw.cores} cores of " if hw.cores > 1 else ""
+    reorder = "block rows reordered where that saves cycles, " if hw.reorder else ""
+    mapper = "order and size of folds by the mapper, " if hw.mapper else ""
     return (
         f"{result.model} on {result.dataset}, {_count(result.batch, 'image')}, seed {result.seed}, "
         f"{_percent(result.sparsity)} of each prunable layer's blocks pruned, "
         f"{_count(result.finetune_epochs, 'epoch')} of fine-tuning\n"
-        f"simulated: {hw.name}, {hw.rows} x {hw.cols} PEs, dataflow {hw.dataflow}, skip {hw.skip}, "
-        f"{hw.pipelining}, {_memory_text(hw)}"
+        f"simulated: {hw.name}, {cores}{hw.rows} x {hw.cols} PEs, dataflow {hw.dataflow}, skip {hw.skip}, "
+        f"{hw.pipelining}, {reorder}{mapper}{_memory_text(hw)}"
     )
 
 
@@ -81,7 +84,9 @@ def _memory_text(hw: Accelerator) -> str:
         f"{size / 1024:g}" for size in (memory.input_bytes, memory.weight_bytes, memory.output_bytes)
     )
     rate = "unlimited" if memory.bandwidth is None else f"{memory.bandwidth:.4g} B/cycle"
-    return f"{sizes} KiB for inputs, weights, outputs, {rate} off chip"
+    each = " in each" if hw.cores > 1 else ""
+    mode = {"ideal": ", never waited for", "rowbuffer": ", DRAM rows followed"}.get(memory.mode, "")
+    return f"{sizes} KiB for inputs, weights, outputs{each}, {rate} off chip{mode}"
 
 
 def _layers(run: BlockRun) -> str:

@@ -1,6 +1,7 @@
 """What comes back from simulation and from a run. Plain frozen data."""
 
-from pysim.result.gemm import GemmResult, MemoryResult, add_results
+from pysim.result.bench import KernelBench, KernelBenchRow
+from pysim.result.gemm import CoreResult, GemmResult, MemoryResult, add_results
 from pysim.result.prune import PRUNE_SCHEMA, LevelResult, PruneResult, Sample, Trial
 from pysim.result.run import (
     SCHEMA,
@@ -14,7 +15,7 @@ from pysim.result.run import (
     RunResult,
     VectorWork,
 )
-from pysim.result.study import STUDY_SCHEMA, Answer, Evidence, StudyResult, Verdict
+from pysim.result.study import STUDY_SCHEMA, Answer, Evidence, Point, StudyResult, TradeOff, Verdict
 
 __all__ = [
     "PRUNE_SCHEMA",
@@ -24,18 +25,23 @@ __all__ = [
     "Answer",
     "BlockRun",
     "Check",
+    "CoreResult",
     "Energy",
     "Evidence",
     "GemmResult",
+    "KernelBench",
+    "KernelBenchRow",
     "KernelTiming",
     "LayerResult",
     "LevelResult",
     "MemoryResult",
     "NetworkTime",
+    "Point",
     "PruneResult",
     "RunResult",
     "Sample",
     "StudyResult",
+    "TradeOff",
     "Trial",
     "VectorWork",
     "Verdict",

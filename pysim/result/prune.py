@@ -41,11 +41,15 @@ class LevelResult:
         before_finetune: Accuracy with the mask and nothing else, percent; that of the end if masks grew
             during training.
         accuracy: After retraining, percent.
+        simulated_speedup: Dense cycles over those of this network; None if it was not simulated.
+        measured_speedup: Dense time over that of this network; None if it was not timed.
     """
 
     sparsity: float
     before_finetune: float
     accuracy: float
+    simulated_speedup: float | None = None
+    measured_speedup: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +81,11 @@ class Trial:
     empty: tuple[str, ...]
     dead: tuple[str, ...]
     file: str | None
+
+    @property
+    def sparsity(self) -> float:
+        """Asked for in the end."""
+        return self.levels[-1].sparsity
 
     @property
     def accuracy(self) -> float:

@@ -361,5 +361,6 @@ def _counts_json(counts: GemmResult) -> dict[str, object]:
         "macs": counts.macs,
         "kept_macs": counts.kept_macs,
         "padded_macs": counts.padded_macs,
+        "core_cycles": [core.cycles for core in counts.cores],
         "memory": None if memory is None else asdict(memory),
     }

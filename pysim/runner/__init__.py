@@ -1,6 +1,7 @@
 """The walk from a model's name to a result: train, prune, lower, simulate, time."""
 
 from pysim.pruning import PruneConfig
+from pysim.runner.bench import KernelBenchConfig, bench_kernels
 from pysim.runner.inputs import choose_data
 from pysim.runner.methods import METHODS, Init
 from pysim.runner.prune import PruneRunConfig, prune
@@ -12,10 +13,12 @@ from pysim.runner.train_dense import train_dense
 __all__ = [
     "METHODS",
     "Init",
+    "KernelBenchConfig",
     "PruneConfig",
     "PruneRunConfig",
     "RunConfig",
     "SystemFacts",
+    "bench_kernels",
     "choose_data",
     "default_threads",
     "describe_system",

@@ -18,6 +18,10 @@ INITS: tuple[Init, ...] = ("keep", "rewind", "reinit")
 """Weights that retraining starts from: those there are; those of the rewinding step; fresh ones."""
 
 
+DENSE_LR = 0.15
+"""Highest learning rate of a dense network's schedule: for networks with batch norm. Others need less."""
+
+
 def finetune_config(epochs: int, seed: int) -> TrainConfig:
     """How a pruned network is trained on: in smaller steps and more of them than a dense one from scratch.
 
@@ -125,6 +129,7 @@ def make_plan(
     init: Init | None,
     epochs: int,
     dense_epochs: int,
+    dense_lr: float,
     rewind_step: int,
     level_rate: float,
     seed: int,
@@ -137,6 +142,7 @@ def make_plan(
         init: Control: weights that the last level's retraining starts from; None for the method's own.
         epochs: Of fine-tuning.
         dense_epochs: Of the dense network's schedule.
+        dense_lr: Its highest learning rate.
         rewind_step: Step of that schedule which weights or learning rate rewind to.
         level_rate: Share of what remains that a level of an iterative method removes.
         seed: Of the order of images.
@@ -152,7 +158,7 @@ def make_plan(
     if way.untrained and init == "rewind":
         raise ConfigError(f"method {method}: expected --init keep or reinit, got rewind: nothing was trained")
     finetune = finetune_config(epochs, seed)
-    schedule = TrainConfig(epochs=dense_epochs, seed=seed)
+    schedule = TrainConfig(epochs=dense_epochs, peak_lr=dense_lr, seed=seed)
     if way.growing is not None and (finetune if way.retrain == "finetune" else schedule).epochs == 0:
         raise ConfigError(f"method {method}: expected at least 1 epoch of training, got 0")
     sparsities = level_sparsities(prune.sparsity, level_rate) if way.iterative else (prune.sparsity,)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from pysim.errors import ConfigError
 from pysim.pruning import PruneConfig, block_sparsity, describe_dead
 from pysim.pruning.layers import products
 from pysim.result import LevelResult, PruneResult, Trial
-from pysim.runner.methods import Init, Level, Plan, make_plan
+from pysim.runner.methods import DENSE_LR, Init, Level, Plan, make_plan
+from pysim.runner.speedup import Speedup
 from pysim.runner.stages import DenseNetwork, PrunedNetwork, Source, dense_network, pruned_network
 from pysim.training import Progress, no_progress, save_pruned
 
@@ -30,6 +32,7 @@ class PruneRunConfig:
         init: Control: weights that the last retraining starts from; None for the method's own.
         epochs: Of fine-tuning.
         dense_epochs: Of dense training.
+        dense_lr: Its highest learning rate.
         rewind_step: Step of dense training that weights or learning rate rewind to.
         level_rate: Share of what remains that each level of an iterative method removes.
         data: As in ``load_dataset``.
@@ -50,6 +53,7 @@ class PruneRunConfig:
     init: Init | None = None
     epochs: int = 1
     dense_epochs: int = 4
+    dense_lr: float = DENSE_LR
     rewind_step: int = 0
     level_rate: float = 0.2
     data: str = "fashion-mnist"
@@ -78,6 +82,7 @@ class PruneRunConfig:
             init=self.init,
             epochs=self.epochs,
             dense_epochs=self.dense_epochs,
+            dense_lr=self.dense_lr,
             rewind_step=self.rewind_step,
             level_rate=self.level_rate,
             seed=seed,
@@ -99,6 +104,7 @@ def prune(config: PruneRunConfig, progress: Progress = no_progress) -> PruneResu
     # All that can be refused is refused before minutes are spent.
     plans = {(b, s): config.plan(b, s) for b in config.blocks for s in config.seeds}
     source = Source(config.data, config.pad_to)
+    check_steps(plans.values(), source)
     dense: dict[int, DenseNetwork] = {}
     trials = []
     for (block, seed), plan in plans.items():
@@ -116,6 +122,22 @@ def prune(config: PruneRunConfig, progress: Progress = no_progress) -> PruneResu
     )
 
 
+def check_steps(plans: Iterable[Plan], source: Source) -> None:
+    """Raises ConfigError if a plan rewinds to a step that its training does not have."""
+    for plan in plans:
+        for level in plan.levels:
+            step = max(level.start_step, plan.snapshot_step or 0)
+            if step == 0:
+                continue
+            steps = -(-len(source.dataset.train_labels) // level.retrain.batch_size) * level.retrain.epochs
+            if step >= steps:
+                raise ConfigError(
+                    f"rewind-step: expected below the {steps} steps of dense training "
+                    f"({level.retrain.epochs} epochs), got {step}",
+                    hint="Train longer with --dense-epochs, or rewind to an earlier step.",
+                )
+
+
 def _labelled(progress: Progress, seed: int) -> Progress:
     return lambda what, done, total: progress(f"seed {seed}, {what}", done, total)
 
@@ -126,6 +148,7 @@ def _settings(config: PruneRunConfig) -> dict[str, object]:
         "init": config.init,
         "epochs": config.epochs,
         "dense_epochs": config.dense_epochs,
+        "dense_lr": config.dense_lr,
         "rewind_step": config.rewind_step,
         "level_rate": config.level_rate,
     }
@@ -140,6 +163,7 @@ def dense_for(
         source,
         checkpoint=config.checkpoint,
         epochs=plan.dense_epochs,
+        peak_lr=config.dense_lr,
         seed=seed,
         use_cache=config.use_cache,
         progress=progress,
@@ -162,19 +186,27 @@ def run_trial(
     dense: DenseNetwork,
     source: Source,
     progress: Progress = no_progress,
+    *,
+    speedup: Callable[[PrunedNetwork, tuple[int, int]], Speedup] | None = None,
 ) -> Trial:
-    """One block size with one seed, level after level; every level is kept in the cache by itself."""
+    """One block size with one seed, level after level; every level is kept in the cache by itself.
+
+    ``speedup`` is asked about every level's network; without it no level has one.
+    """
     network: PrunedNetwork | None = None
     levels = []
     for level in remaining_levels(plan, dense):
         network = pruned_network(
             dense, source, level, previous=network, use_cache=config.use_cache, progress=progress
         )
+        faster = None if speedup is None else speedup(network, block)
         levels.append(
             LevelResult(
                 sparsity=level.prune.sparsity,
                 before_finetune=network.before_finetune,
                 accuracy=network.accuracy,
+                simulated_speedup=None if faster is None else faster.simulated,
+                measured_speedup=None if faster is None else faster.measured,
             )
         )
     if network is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import pysim
 from pysim.config import Accelerator
 from pysim.energy import missing_figures
 from pysim.errors import ConfigError
-from pysim.lowering import Activation, trace
+from pysim.lowering import trace
 from pysim.pruning import PruneConfig, element_masks, miscounted_layers
 from pysim.result import Accuracy, BlockRun, Check, KernelTiming, LayerResult, RunResult
 from pysim.runner.busy import core_use, cores_used_by_others
@@ -20,6 +20,7 @@ from pysim.runner.energy import energy_of
 from pysim.runner.methods import Level, finetune_config
 from pysim.runner.simulate import (
     LayerCounts,
+    layer_mask,
     layer_to_step,
     simulate_network_layer,
     step_layer,
@@ -33,7 +34,7 @@ from pysim.runner.stages import (
     network_from_file,
     pruned_network,
 )
-from pysim.runner.timing import time_layer
+from pysim.runner.timing import time_layers
 from pysim.training import Progress, is_pruned_file, no_progress
 from pysim.workload import BlockMask, Layer, Workload
 
@@ -173,7 +174,7 @@ def _block_run(
     workload: Workload,
     progress: Progress,
 ) -> BlockRun:
-    masks = [_layer_mask(layer, prune, pruned.masks) for layer in workload.layers]
+    masks = [layer_mask(layer, prune.block, pruned.masks) for layer in workload.layers]
     touched = [layer.weight in pruned.masks for layer in workload.layers]
     simulated = [
         simulate_network_layer(layer, mask, config.accelerator)
@@ -190,7 +191,16 @@ def _block_run(
     other_load = None
     if config.measure:
         before = core_use()
-        timings = list(_time_layers(config, workload, parameters, activations, masks, touched, progress))
+        timings = list(
+            time_layers(
+                workload.layers,
+                parameters,
+                activations,
+                pruned.masks,
+                threads=config.threads,
+                progress=progress,
+            )
+        )
         other_load = cores_used_by_others(before, core_use())
     index = workload.layers.index(stepped)
     checks = [_zeros_check(pruned, prune)]
@@ -227,35 +237,6 @@ def _block_run(
         other_load_cores=other_load,
         checks=tuple(checks),
     )
-
-
-def _layer_mask(layer: Layer, prune: PruneConfig, masks: Mapping[str, BlockMask]) -> BlockMask:
-    if layer.weight is not None and layer.weight in masks:
-        return masks[layer.weight]
-    return BlockMask.all_kept(layer.grid(*prune.block), layer.groups)
-
-
-def _time_layers(
-    config: RunConfig,
-    workload: Workload,
-    parameters: Mapping[str, torch.nn.Parameter],
-    activations: Mapping[str, Activation],
-    masks: list[BlockMask],
-    touched: list[bool],
-    progress: Progress,
-) -> Iterator[KernelTiming | None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(config.threads)
-    try:
-        for done, (layer, mask, hit) in enumerate(zip(workload.layers, masks, touched, strict=True), start=1):
-            if layer.weight is None:
-                yield None  # two activations: no weight to make sparse
-                continue
-            weight, activation = parameters[layer.weight], activations[layer.name]
-            yield time_layer(layer, weight, activation, mask if hit else None, threads=config.threads)
-            progress("timing kernels", done, len(workload.layers))
-    finally:
-        torch.set_num_threads(before)
 
 
 def _zeros_check(pruned: PrunedNetwork, prune: PruneConfig) -> Check:

@@ -29,7 +29,7 @@ from pysim.pruning import (
     element_masks,
     prune_one_shot,
 )
-from pysim.runner.methods import Level
+from pysim.runner.methods import DENSE_LR, Level
 from pysim.store import cache_folder, content_key, data_identity, file_digest, source_digest
 from pysim.training import (
     GROWING,
@@ -203,6 +203,7 @@ def dense_network(
     seed: int,
     use_cache: bool,
     progress: Progress,
+    peak_lr: float = DENSE_LR,
     from_scratch: bool = False,
     snapshot_step: int | None = None,
 ) -> DenseNetwork:
@@ -216,6 +217,7 @@ def dense_network(
         seed: Of weights and training.
         use_cache: Whether finished or interrupted training may be taken from the cache.
         progress: Told how far each stage is.
+        peak_lr: Highest learning rate of that training.
         from_scratch: Do not take the shipped weights.
         snapshot_step: Keep weights and statistics as they are before this step of training from scratch.
 
@@ -230,7 +232,7 @@ def dense_network(
         raise ConfigError(
             "rewinding: expected a network trained here, got a checkpoint without early weights"
         )
-    config = TrainConfig(epochs=epochs, seed=seed)
+    config = TrainConfig(epochs=epochs, peak_lr=peak_lr, seed=seed)
     fields = {
         "stage": "dense",
         "model": name,

@@ -8,6 +8,7 @@ from pathlib import Path
 from pysim.data import load_dataset
 from pysim.errors import DataError
 from pysim.models import is_user_model, user_model_digest
+from pysim.runner.methods import DENSE_LR
 from pysim.runner.stages import fresh_model
 from pysim.training import (
     Batches,
@@ -29,6 +30,7 @@ def train_dense(
     epochs: int,
     seed: int,
     out: Path,
+    lr: float = DENSE_LR,
     resume: bool = True,
     save_every: int = 100,
     progress: Progress = no_progress,
@@ -43,6 +45,7 @@ def train_dense(
         epochs: Passes over the training images.
         seed: Of weights and training.
         out: The checkpoint to write.
+        lr: Highest learning rate.
         resume: Whether to go on from a saved state; otherwise it is removed.
         save_every: Steps between saves.
         progress: Told how far training is.
@@ -55,7 +58,7 @@ def train_dense(
         ModelError: The model is unknown.
     """
     dataset = load_dataset(data)
-    config = TrainConfig(epochs=epochs, seed=seed)
+    config = TrainConfig(epochs=epochs, peak_lr=lr, seed=seed)
     network = fresh_model(model, dataset, seed)
     batches = Batches(dataset, crop_pad=config.crop_pad)
     code = user_model_digest(model) if is_user_model(model) else model

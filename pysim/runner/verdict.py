@@ -146,7 +146,8 @@ def _rewind(trials: Sequence[Trial], criteria: Criteria) -> list[Evidence]:
 
     If every trial reaches the same level, the levels were too easy, too hard or too coarse to tell.
     """
-    blocks, table = _table(trials, lambda trial: reachable_compression(trial, criteria.tolerance_points))
+    chains = _by_block_and_seed(trials)
+    blocks, table = _table(chains, lambda trial: reachable_compression(trial, criteria.tolerance_points))
     found = _judge(
         "reachable compression per doubling of the block's weights",
         "halvings",
@@ -175,11 +176,35 @@ def _reinit(trials: Sequence[Trial], criteria: Criteria) -> list[Evidence]:
     ]
 
 
-VERDICTS: dict[str, Callable[[Sequence[Trial], Criteria], list[Evidence]]] = {
-    "finetune": _finetune,
-    "rewind": _rewind,
-    "reinit": _reinit,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """How a study is judged.
+
+    Args:
+        evidence: The numbers, from trials and criteria.
+        every_sparsity: Whether trials of all sparsities are judged together, or those of one alone.
+    """
+
+    evidence: Callable[[Sequence[Trial], Criteria], list[Evidence]]
+    every_sparsity: bool = False
+
+
+VERDICTS: dict[str, Rule] = {
+    "finetune": Rule(evidence=_finetune),
+    "rewind": Rule(evidence=_rewind, every_sparsity=True),
+    "reinit": Rule(evidence=_reinit),
 }
+
+
+def _by_block_and_seed(trials: Sequence[Trial]) -> list[Trial]:
+    """One trial for each, with the levels of all: pruning at once to several sparsities is several trials."""
+    groups: dict[tuple[Block, int], list[Trial]] = {}
+    for trial in trials:
+        groups.setdefault((trial.block, trial.seed), []).append(trial)
+    return [
+        replace(same[0], levels=tuple(level for trial in same for level in trial.levels))
+        for same in groups.values()
+    ]
 
 
 def _table(trials: Sequence[Trial], measure: Callable[[Trial], float]) -> tuple[list[Block], Table]:
@@ -202,7 +227,7 @@ def decide(study: str, trials: Sequence[Trial], criteria: Criteria) -> Verdict:
     """
     if study not in VERDICTS:
         raise ConfigError(f"verdict: expected one of {', '.join(VERDICTS)}, got {study!r}")
-    evidence = tuple(VERDICTS[study](trials, criteria))
+    evidence = tuple(VERDICTS[study].evidence(trials, criteria))
     seeds = len({trial.seed for trial in trials})
     against = [item.name for item in evidence if item.supports is False]
     open_ = [item.name for item in evidence if item.supports is None]

@@ -100,6 +100,12 @@ def test_an_empty_layer_is_a_warning_line(pysim):
         (["prune", *TINY, "--method", "magic"], "method: expected one of one-shot"),
         (["prune", *TINY, "--seed", "0,0"], "0 is there twice"),
         (["prune", *TINY, "--seed", "-1"], "expected numbers"),
+        (["prune", *TINY, "--method", "imp", "--rewind-step", "500"], "rewind-step: expected below the"),
+        (
+            ["prune", *TINY, "--method", "lr-rewind", "--rewind-step", "500"],
+            "rewind-step: expected below the",
+        ),
+        (["prune", *TINY, "--dense-lr", "0"], "expected above 0 and finite, got 0.0"),
         (["prune", *TINY, "--only", "nothing"], "--only nothing: expected the name of a layer"),
         (["prune", *TINY, "--data", "synthetic"], "expected 1x28x28 images"),
         (["prune", "mymodel:nothing", "--block", "2", "--input", "1x3x8x8"], "nothing"),

@@ -13,6 +13,7 @@ from pysim.result import (
     Accuracy,
     BlockRun,
     Check,
+    CoreResult,
     Energy,
     GemmResult,
     KernelTiming,
@@ -66,6 +67,14 @@ def counts(cycles, kept):
         padded_macs=0,
         utilization=0.25 if cycles else 0.0,
         memory=memory,
+        cores=(
+            CoreResult(
+                compute_cycles=memory.compute_cycles,
+                stall_input_cycles=memory.stall_input_cycles,
+                stall_weight_cycles=memory.stall_weight_cycles,
+                stall_output_cycles=memory.stall_output_cycles,
+            ),
+        ),
     )
 
 

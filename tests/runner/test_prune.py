@@ -42,6 +42,7 @@ def plan(method, prune=MASKS, **changes):
         "init": None,
         "epochs": 1,
         "dense_epochs": 4,
+        "dense_lr": 0.15,
         "rewind_step": 5,
         "level_rate": 0.5,
         "seed": 0,
