@@ -45,12 +45,14 @@ class KeptSums {
     std::fill(blocks_.begin(), blocks_.end(), 0);
     const std::size_t cols = features_.size();
     for (std::int64_t i = feature_begin / grid_.bh; i < ceil_div(feature_end, grid_.bh); ++i) {
-      const std::int64_t rows =
-          std::min(feature_end, grid_.row_end(i)) - std::max(feature_begin, grid_.row_begin(i));
+      // No more than the columns of an array.
+      const auto rows = static_cast<std::int32_t>(std::min(feature_end, grid_.row_end(i)) -
+                                                  std::max(feature_begin, grid_.row_begin(i)));
       const std::uint8_t* const kept = mask_ + i * static_cast<std::int64_t>(cols);
       for (std::size_t j = 0; j < cols; ++j) {
-        features_[j] += kept[j] != 0 ? rows : 0;
-        blocks_[j] += kept[j] != 0;
+        const std::int32_t one = kept[j] != 0;
+        features_[j] += -one & rows;
+        blocks_[j] += one;
       }
     }
     for (std::size_t j = 0; j < cols; ++j) {
@@ -79,7 +81,7 @@ class KeptSums {
   const std::uint8_t* mask_;
   std::vector<std::int32_t> block_col_;          ///< (k).
   std::vector<std::int64_t> begins_;             ///< (block columns + 1).
-  std::vector<std::int64_t> features_, blocks_;  ///< (block columns): features, block rows that keep it.
+  std::vector<std::int32_t> features_, blocks_;  ///< (block columns): features, block rows that keep it.
   std::vector<std::int64_t> weights_before_, blocks_before_;  ///< (block columns + 1).
 };
 
