@@ -134,6 +134,7 @@ std::pair<Counts, Array<Sum>> run_cycle(const ArrayConfig& array, const GridTupl
   Sum* const outputs = out.mutable_data();
   Counts counts;
   {
+    const Interruptible watched(raise_interrupt);
     const py::gil_scoped_release nogil;  // Plain pointers only until the brace closes.
     const Interruptible watched(raise_interrupt);
     counts =

@@ -16,7 +16,8 @@ def render_study(result: StudyResult) -> str:
         f"simulated: {found.machine}",
     ]
     if found.dense is not None:
-        lines.append(f"dense: {found.dense.mean:.2f} % (networks: {found.dense.n})")
+        spread = "" if found.dense.sd is None else f", sd {found.dense.sd:.2f} over {found.dense.n} seeds"
+        lines.append(f"dense: {found.dense.mean:.2f} %{spread}")
     rows = [_HEADINGS]
     for point in found.points:
         accuracy = point.accuracy

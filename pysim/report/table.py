@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from pysim.config import Accelerator
-from pysim.result import BlockRun, KernelTiming, LayerResult, RunResult
+from pysim.result import BlockRun, EnergyDelay, KernelTiming, LayerResult, RunResult
 
 _NOTHING = "-"
 # A kernel that finds a core taken one time in ten still has its first quartile undisturbed.
@@ -237,32 +237,56 @@ def _memory(result: RunResult) -> str:
 
 
 def _energy(result: RunResult) -> str:
-    energies = [(run.block, run.energy) for run in result.runs if run.energy is not None]
+    energies = [(run, run.energy) for run in result.runs if run.energy is not None]
     if not energies:
         return f"no energy: {'; '.join(result.energy_missing)}" if result.energy_missing else ""
     first = energies[0][1]
+    clock = result.accelerator.clock_hz
     kinds = {"MACs": "MAC ", "registers": "register ", "buffers": " buffer ", "off chip": "DRAM "}
     rows = [
         [
-            block_name(block),
+            block_name(run.block),
             _amount(energy.total_dense),
             _amount(energy.total),
             _ratio(energy.total_dense / energy.total) if energy.total else _NOTHING,
             *(_percent(_share(energy.components, part)) for part in kinds.values()),
+            *_power_cells(run.energy_delay(clock)),
+            f"{energy.gated_slots:,}",
         ]
-        for block, energy in energies
+        for run, energy in energies
     ]
     unit = "uJ" if first.unit == "pJ" else f"million {first.unit}"
-    header = ["block", f"dense {unit}", unit, "less", *kinds]
+    header = ["block", f"dense {unit}", unit, "less", *kinds, "mW", "energy-delay less", "gated PE cycles"]
     return (
         f"energy of the layers, table {first.table}; without leakage, control and the vector unit\n"
-        + format_table(header, rows)
+        + "\n".join([format_table(header, rows), *first.notes, *_area(result)])
     )
+
+
+def _power_cells(both: EnergyDelay | None) -> list[str]:
+    if both is None:
+        return [_NOTHING] * 2
+    return [
+        _NOTHING if both.watts is None else _figure(1e3 * both.watts),
+        _ratio(both.product_dense / both.product) if both.product else _NOTHING,
+    ]
+
+
+def _area(result: RunResult) -> list[str]:
+    if result.area_mm2 is None:
+        return []
+    parts = ", ".join(f"{name} {area:.3g}" for name, area in result.area_mm2.items())
+    total = math.fsum(result.area_mm2.values())
+    return [f"area at 45 nm, without wires, control and the vector unit: {total:.3g} mm2 ({parts})"]
 
 
 def _amount(value: float) -> str:
     """pJ are shown as uJ, MAC equivalents by the million: the same factor."""
-    return f"{value / 1e6:,.3g}" if value < 1e9 else f"{value / 1e6:,.0f}"
+    return _figure(value / 1e6)
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.3g}" if value < 1000 else f"{value:,.0f}"
 
 
 def _share(components: Mapping[str, float], part: str) -> float:

@@ -16,7 +16,7 @@ from pysim.lowering import trace
 from pysim.pruning import PruneConfig, element_masks, miscounted_layers
 from pysim.result import Accuracy, BlockRun, Check, KernelTiming, LayerResult, RunResult
 from pysim.runner.busy import core_use, cores_used_by_others
-from pysim.runner.energy import energy_of
+from pysim.runner.energy import area_of, energy_of
 from pysim.runner.methods import Level, finetune_config
 from pysim.runner.simulate import (
     LayerCounts,
@@ -156,6 +156,7 @@ def _result(config: RunConfig, source: Source, workload: Workload, runs: Sequenc
         unmapped_share=workload.unmapped_share,
         vector=vector_work(workload, config.accelerator),
         energy_missing=missing_figures(config.accelerator),
+        area_mm2=area_of(config.accelerator),
         runs=tuple(runs),
     )
 

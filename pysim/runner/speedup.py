@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from pysim.config import Accelerator, Skip, load_hardware
 from pysim.lowering import trace
+from pysim.runner.busy import core_use, cores_used_by_others
 from pysim.runner.simulate import layer_mask, simulate_network_layer
 from pysim.runner.stages import PrunedNetwork, Source
 from pysim.runner.timing import time_layers
 
-QUIET_SHARE = 0.05
-"""Busy share of the processor, this process asleep, above which a timing would measure others too."""
+MOST_OTHER_CORES = 0.1
+"""Cores that other programs may keep busy while a network is timed, for its speedup to be reported."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,16 +52,18 @@ class Speedometer:
             dense += counts.dense.cycles
             cycles += counts.chosen.cycles
         simulated = dense / cycles if cycles else None
-        if self._threads is None or not machine_is_quiet():
+        if self._threads is None:
             return Speedup(simulated=simulated, measured=None)
         names = frozenset(layer.name for layer in workload.layers)
         _, activations = trace(network.model, images, keep_activations=names)
         weights = dict(network.model.named_parameters())
+        before = core_use()
         timings = list(
             time_layers(workload.layers, weights, activations, network.masks, threads=self._threads)
         )
+        others = cores_used_by_others(before, core_use())
         timed = [timing for timing in timings if timing is not None]
-        if len(timed) < len(timings) or not machine_is_quiet():
+        if len(timed) < len(timings) or others is None or others > MOST_OTHER_CORES:
             return Speedup(simulated=simulated, measured=None)
         measured = sum(t.dense_us for t in timed) / sum(t.sparse_us for t in timed)
         return Speedup(simulated=simulated, measured=measured)
@@ -75,27 +76,3 @@ def accelerator_for(hw: str, skip: Skip) -> Accelerator:
         ConfigError: It cannot be read, or its dataflow does not allow the mode.
     """
     return replace(load_hardware(hw, ()).accelerator, skip=skip)
-
-
-def machine_is_quiet(seconds: float = 0.5) -> bool:
-    """Whether all processors together are at most ``QUIET_SHARE`` busy while this process sleeps.
-
-    Linux only: elsewhere nothing can be said and the answer is False.
-    """
-    before = _processor_ticks()
-    time.sleep(seconds)
-    after = _processor_ticks()
-    if before is None or after is None or after[1] <= before[1]:
-        return False
-    return (after[0] - before[0]) / (after[1] - before[1]) <= QUIET_SHARE
-
-
-def _processor_ticks() -> tuple[int, int] | None:
-    """Busy and all ticks since boot, of all processors. Source: proc(5), /proc/stat."""
-    try:
-        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
-        ticks = [int(field) for field in fields]
-    except (OSError, ValueError):
-        return None
-    idle = sum(ticks[3:5])  # idle and waiting for a disk
-    return sum(ticks) - idle, sum(ticks)

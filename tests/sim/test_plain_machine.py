@@ -13,6 +13,7 @@ from pysim.config import Memory
 from pysim.errors import ConfigError
 from pysim.sim import simulate_layer
 from pysim.sim.gemm import core_array, core_memory
+from pysim.sim.mapping import Mapping
 from pysim.workload import BlockGrid
 from tests.sim.plain_machine import plain_run
 from tests.sim.test_engines import MODES, each_mode
@@ -35,7 +36,7 @@ def drawn_operands(grid, n, dtype, seed):
 def run_on(isa, grid, mask, w, x, hw):
     fields = (grid.m, grid.k, grid.positions, grid.bh, grid.bw)
     return _testing.simulate_cycle_from(
-        core_array(hw, grid), fields, mask, w, x, None, isa, core_memory(hw.memory)
+        core_array(hw, grid, Mapping()), fields, mask, w, x, None, isa, core_memory(hw.memory)
     )
 
 
