@@ -136,7 +136,6 @@ std::pair<Counts, Array<Sum>> run_cycle(const ArrayConfig& array, const GridTupl
   {
     const Interruptible watched(raise_interrupt);
     const py::gil_scoped_release nogil;  // Plain pointers only until the brace closes.
-    const Interruptible watched(raise_interrupt);
     counts =
         simulate_cycle(array, layer, weights, inputs, outputs, {kernels, memory, given ? &starts : nullptr});
   }
