@@ -9,11 +9,12 @@ __version__ = "0.1.0"
 # Looked up on first use: `import pysim` stays instant, and torch is loaded only by what needs it.
 _EXPORTS = {
     "Accelerator": "pysim.config",
+    "compile": "pysim.sparse",
     "compress": "pysim.sparse",
     "simulate_gemm": "pysim.sim",
 }
 
-__all__ = ["Accelerator", "__version__", "compress", "simulate_gemm"]
+__all__ = ["Accelerator", "__version__", "compile", "compress", "simulate_gemm"]
 
 
 def __getattr__(name: str) -> object:

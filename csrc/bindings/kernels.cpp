@@ -11,12 +11,13 @@
 #include <vector>
 
 #include "base/check.h"
+#include "base/isa.h"
 #include "bindings/bindings.h"
 #include "kernels/bsr.h"
 #include "kernels/conv.h"
 #include "kernels/conv_gradient.h"
 #include "kernels/cuda_backend.h"
-#include "kernels/isa.h"
+#include "kernels/network.h"
 #include "kernels/spmm.h"
 #include "kernels/thread_pool.h"
 
@@ -286,6 +287,74 @@ BoundConvWeights make_conv_weights(const std::vector<std::tuple<GridTuple, I64, 
           table_of(isa), std::move(shapes), resolved_name(isa), threads};
 }
 
+using PoolTriples = std::vector<std::array<std::int64_t, 3>>;  // Begin, end, count.
+
+std::vector<PoolRange> pool_ranges(const PoolTriples& triples) {
+  std::vector<PoolRange> ranges;
+  for (const auto& [begin, end, count] : triples) ranges.push_back({begin, end, count});
+  return ranges;
+}
+
+struct BoundNetwork {
+  std::unique_ptr<const Network> network;
+
+  BoundNetwork(const NetworkGraph& graph, int output, std::int64_t batch, const std::string& isa, int threads)
+      : network(std::make_unique<const Network>(graph, output, batch, table_of(isa), threads)) {}
+
+  std::array<std::int64_t, 4> shape(const ImageShape& image) const {
+    return {network->batch(), image.channels, image.height, image.width};
+  }
+
+  void run(const F32& x, F32& y) const {
+    require_contiguous(x, 4, "network input");
+    require_contiguous(y, 4, "network output");
+    require_aligned(x, "network input");
+    require_aligned(y, "network output");
+    require_shape(x, shape(network->in_shape()), "network input");
+    require_shape(y, shape(network->out_shape()), "network output");
+    require_apart(x, y, "network output", "memory apart from the input");
+    const float* const from = x.data();
+    float* const to = y.mutable_data();
+    const py::gil_scoped_release nogil;
+    network->run(from, to);
+  }
+};
+
+void bind_network(py::module_& m) {
+  py::class_<NetworkGraph>(m, "NetworkGraph", "See pysim.sparse.compile.")
+      .def(py::init<>())
+      .def(
+          "input",
+          [](NetworkGraph& graph, std::int64_t channels, std::int64_t height, std::int64_t width) {
+            return graph.input({channels, height, width});
+          },
+          py::arg("channels"), py::arg("height"), py::arg("width"))
+      .def(
+          "conv",
+          [](NetworkGraph& graph, int x, const BoundConvWeights& weights, int residual) {
+            return graph.conv(x, weights.weights, residual);
+          },
+          py::arg("x"), py::arg("weights"), py::arg("residual") = -1)
+      .def(
+          "pool",
+          [](NetworkGraph& graph, int x, bool average, const PoolTriples& rows, const PoolTriples& cols) {
+            return graph.pool(x, average, pool_ranges(rows), pool_ranges(cols));
+          },
+          py::arg("x"), py::kw_only(), py::arg("average"), py::arg("rows"), py::arg("cols"))
+      .def("add", &NetworkGraph::add, py::arg("a"), py::arg("b"), py::kw_only(), py::arg("relu"))
+      .def("clamp", &NetworkGraph::clamp, py::arg("x"), py::kw_only(), py::arg("low"), py::arg("high"))
+      .def("flatten", &NetworkGraph::flatten, py::arg("x"));
+
+  py::class_<BoundNetwork>(m, "Network", "See pysim.sparse.CompiledNetwork.")
+      .def(py::init<const NetworkGraph&, int, std::int64_t, const std::string&, int>(), py::arg("graph"),
+           py::kw_only(), py::arg("output"), py::arg("batch"), py::arg("isa"), py::arg("threads"))
+      .def("run", &BoundNetwork::run, py::arg("x").noconvert(), py::arg("y").noconvert())
+      .def_property_readonly("chunk_images",
+                             [](const BoundNetwork& bound) { return bound.network->chunk_images(); })
+      .def_property_readonly("workspace_bytes",
+                             [](const BoundNetwork& bound) { return bound.network->workspace_bytes(); });
+}
+
 }  // namespace
 
 void bind_kernels(py::module_& m) {
@@ -329,6 +398,8 @@ void bind_kernels(py::module_& m) {
       .def("plan", &BoundConvWeights::plan, py::arg("height"), py::arg("width"))
       .def("input_gradient", &BoundConvWeights::input_gradient, py::arg("height"), py::arg("width"))
       .def_readonly("isa", &BoundConvWeights::isa);
+
+  bind_network(m);
 
   m.def(
       "check_bsr",

@@ -13,7 +13,10 @@
 
 #include "base/block_grid.h"
 #include "base/check.h"
+#include "base/interrupt.h"
+#include "base/isa.h"
 #include "bindings/bindings.h"
+#include "sim/array_kernels.h"
 #include "sim/config.h"
 #include "sim/counts.h"
 #include "sim/cycle_engine.h"
@@ -89,17 +92,40 @@ std::vector<FoldStart> starts_of(const Starts& pairs) {
   return starts;
 }
 
+/// Ends a run that the user has interrupted. Python gives signals to the main thread alone; a run in another
+/// thread ends while the main thread handles its KeyboardInterrupt, which may be waiting for that very run.
+void raise_interrupt() {
+  const py::gil_scoped_acquire gil;
+  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+  const py::module_ threading = py::module_::import("threading");
+  const py::object main = threading.attr("main_thread")().attr("ident");
+  if (main.equal(threading.attr("get_ident")())) return;
+  const py::dict handled = py::module_::import("sys").attr("_current_exceptions")();
+  if (!handled.contains(main)) return;
+  py::object exception = handled[main];
+  if (py::isinstance<py::tuple>(exception)) exception = py::tuple(exception)[1];  // Python 3.11.
+  if (PyErr_GivenExceptionMatches(exception.ptr(), PyExc_KeyboardInterrupt) == 0) return;
+  PyErr_SetNone(PyExc_KeyboardInterrupt);
+  throw py::error_already_set();
+}
+
+/// isa: empty for the one that resolve_isa chooses; "emulated16" for tests.
+const ArrayKernels& array_of(const std::string& isa) {
+  return isa == "emulated16" ? kEmulated16Array : array_kernels(resolve_isa(isa));
+}
+
 template <class Operand, class Sum>
 std::pair<Counts, Array<Sum>> run_cycle(const ArrayConfig& array, const GridTuple& fields,
                                         const Array<bool>& mask, const Array<Operand>& w,
                                         const Array<Operand>& x, const MemoryConfig* memory,
                                         const std::optional<ConvTuple>& conv,
-                                        const std::optional<Starts>& given) {
+                                        const std::optional<Starts>& given, const std::string& isa) {
   const BlockGrid grid = grid_of(fields);
   require_shape(w, grid.m, grid.k, "weights");
   require(x.ndim() == 2, "inputs", "two dimensions", std::to_string(x.ndim()));
   require_shape(x, grid.k, x.shape(1), "inputs");
   const Layer layer = layer_of(grid, mask, x.shape(1), conv);
+  const ArrayKernels& kernels = array_of(isa);
   std::vector<FoldStart> starts;
   if (given) starts = starts_of(*given);
   Array<Sum> out({grid.m, layer.n});
@@ -108,8 +134,10 @@ std::pair<Counts, Array<Sum>> run_cycle(const ArrayConfig& array, const GridTupl
   Sum* const outputs = out.mutable_data();
   Counts counts;
   {
+    const Interruptible watched(raise_interrupt);
     const py::gil_scoped_release nogil;  // Plain pointers only until the brace closes.
-    counts = simulate_cycle(array, layer, weights, inputs, outputs, memory, given ? &starts : nullptr);
+    counts = simulate_cycle(array, layer, weights, inputs, outputs,
+                            {kernels, memory, given ? &starts : nullptr, raise_interrupt});
   }
   return {counts, std::move(out)};
 }
@@ -120,7 +148,7 @@ void bind_simulate_cycle(py::module_& m) {
       "simulate_cycle",
       [](const ArrayConfig& array, const GridTuple& grid, const Array<bool>& mask, const Array<Operand>& w,
          const Array<Operand>& x, const MemoryConfig* memory, const std::optional<ConvTuple>& conv) {
-        return run_cycle<Operand, Sum>(array, grid, mask, w, x, memory, conv, std::nullopt);
+        return run_cycle<Operand, Sum>(array, grid, mask, w, x, memory, conv, std::nullopt, "");
       },
       py::arg("array"), py::arg("grid"), py::arg("mask").noconvert(), py::arg("w").noconvert(),
       py::arg("x").noconvert(), py::arg("memory") = nullptr, py::arg("conv") = std::nullopt,
@@ -184,6 +212,7 @@ void bind_timeline(py::module_& m) {
         require(max_rows >= 1, "timeline max_rows", "at least 1", std::to_string(max_rows));
         Timeline found;
         {
+          const Interruptible watched(raise_interrupt);
           const py::gil_scoped_release nogil;
           found = list_timeline(array, layer, memory, max_rows);
         }
@@ -212,6 +241,22 @@ void bind_timeline(py::module_& m) {
       py::arg("array"), py::arg("grid"), py::arg("mask").noconvert(), py::arg("n"), py::arg("memory"),
       py::arg("conv"), py::arg("max_rows"),
       "Columns, cycles, whether rows were cut. See pysim.sim.timeline.");
+}
+
+template <class Operand, class Sum>
+void bind_simulate_cycle_from(py::module_& m) {
+  m.def(
+      "simulate_cycle_from",
+      [](const ArrayConfig& array, const GridTuple& grid, const Array<bool>& mask, const Array<Operand>& w,
+         const Array<Operand>& x, const std::optional<Starts>& starts, const std::string& isa,
+         const MemoryConfig* memory, const std::optional<ConvTuple>& conv) {
+        return run_cycle<Operand, Sum>(array, grid, mask, w, x, memory, conv, starts, isa);
+      },
+      py::arg("array"), py::arg("grid"), py::arg("mask").noconvert(), py::arg("w").noconvert(),
+      py::arg("x").noconvert(), py::arg("starts") = std::nullopt, py::arg("isa") = "",
+      py::arg("memory") = nullptr, py::arg("conv") = std::nullopt,
+      "simulate_cycle with the folds started as told, to show which starts break a rule, by the instruction "
+      "set that is named.");
 }
 
 void bind_testing(py::module_& m) {
@@ -278,15 +323,8 @@ void bind_testing(py::module_& m) {
       },
       py::arg("array"), py::arg("grid"), py::arg("mask").noconvert(), py::arg("n"),
       "(preload, stream, depth) of every fold.");
-  m.def(
-      "simulate_cycle_from",
-      [](const ArrayConfig& array, const GridTuple& grid, const Array<bool>& mask, const Array<float>& w,
-         const Array<float>& x, const Starts& starts) {
-        return run_cycle<float, float>(array, grid, mask, w, x, nullptr, std::nullopt, starts);
-      },
-      py::arg("array"), py::arg("grid"), py::arg("mask").noconvert(), py::arg("w").noconvert(),
-      py::arg("x").noconvert(), py::arg("starts"),
-      "simulate_cycle with the folds started as told, to show which starts break a rule.");
+  bind_simulate_cycle_from<float, float>(m);
+  bind_simulate_cycle_from<std::int8_t, std::int32_t>(m);
 }
 
 }  // namespace
@@ -336,6 +374,7 @@ void bind_sim(py::module_& m) {
       [](const ArrayConfig& array, const GridTuple& grid, const Array<bool>& mask, std::int64_t n,
          const MemoryConfig* memory, const std::optional<ConvTuple>& conv) {
         const Layer layer = layer_of(grid_of(grid), mask, n, conv);
+        const Interruptible watched(raise_interrupt);
         const py::gil_scoped_release nogil;
         return simulate_event(array, layer, memory);
       },

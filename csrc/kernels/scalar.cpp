@@ -8,6 +8,8 @@
 namespace pysim {
 namespace {
 
+constexpr int kTileVectors[kSlabRows + 1] = {0, 8, 8, 8, 8};
+
 void compute_slab(const Slab& slab, const float* x, std::int64_t pitch, const ColumnRun* runs,
                   std::int64_t run_count, std::int64_t /*readable*/, const Epilogue& epilogue, float* y,
                   std::int64_t y_pitch) {
@@ -51,7 +53,8 @@ void compute_gradient(const Slab& slab, const float* x, std::int64_t pitch, cons
 
 }  // namespace
 
-extern const KernelTable kScalarKernels = {compute_slab, compute_narrow, compute_gradient, 1, 8};
+extern const KernelTable kScalarKernels = {compute_slab, compute_narrow, compute_gradient, 1, 8,
+                                           kTileVectors};
 
 const KernelTable& kernel_table(Isa isa) {
   switch (isa) {

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "kernels/isa.h"
+#include "base/isa.h"
 
 namespace pysim {
 
@@ -70,8 +70,9 @@ struct KernelTable {
   SlabKernel slab;
   NarrowKernel narrow;
   GradientKernel gradient;
-  int lanes;         ///< Columns of one vector; runs that are a multiple of it waste nothing.
-  int tile_columns;  ///< Columns that a slab of kSlabRows rows computes at one time.
+  int lanes;                ///< Columns of one vector; runs that are a multiple of it waste nothing.
+  int tile_columns;         ///< Columns that a slab of kSlabRows rows computes at one time.
+  const int* tile_vectors;  ///< By the rows of a slab: vectors of columns that it computes at one time.
 };
 
 extern const KernelTable kScalarKernels;

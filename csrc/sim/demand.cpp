@@ -4,6 +4,7 @@
 #include <string>
 
 #include "base/check.h"
+#include "base/interrupt.h"
 #include "sim/schedule.h"
 
 namespace pysim {
@@ -132,6 +133,7 @@ class DemandLister {
     require_few(places_);
     require_few(places_);
     for (std::int64_t place = 0; place < places_; ++place) {
+      poll_interrupt();
       if (array_.dataflow == Dataflow::is && cores_.core_of(place) != core_) {
         demand_.place_elements.push_back(0);
         continue;
@@ -191,6 +193,7 @@ class DemandLister {
 
   /// Adds one list of the input units that reduction elements belong to, each once; returns its number.
   std::int32_t add_list(const std::vector<Span>& spans) {
+    poll_interrupt();
     const auto number = static_cast<std::int32_t>(demand_.list_begin.size() - 1);
     for (const Span span : spans) {
       for (std::int64_t k = span.begin; k < span.end; ++k) {
@@ -223,6 +226,7 @@ class DemandLister {
   }
 
   void add_piece(const Piece& piece) {
+    poll_interrupt();
     const auto number = static_cast<std::int32_t>(demand_.pieces.size());
     require_few(number + 1);
     demand_.pieces.push_back(piece);

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/checked_math.h"
+#include "base/interrupt.h"
 #include "sim/cores.h"
 #include "sim/demand.h"
 #include "sim/dram.h"
@@ -63,6 +64,7 @@ Counts simulate_event(const ArrayConfig& array, const Layer& layer, const Memory
     // as long as the tile of the last fold comes last.
     ReductionTile tile;
     for (std::int64_t i = 0; i < folder.reduction_tiles(); ++i) {
+      poll_interrupt();
       folder.fill_reduction_tile(i, tile);
       if (tile.depth == 0) continue;
       for (std::int64_t core = 0; core < cores.cores(); ++core) {
@@ -75,6 +77,7 @@ Counts simulate_event(const ArrayConfig& array, const Layer& layer, const Memory
   } else {
     Strip strip;
     for (std::int64_t i = 0; i < folder.strips(); ++i) {
+      poll_interrupt();
       folder.fill_strip(i, strip);
       const std::int64_t folds = folder.folds_of(strip);
       if (folds == 0) continue;

@@ -11,6 +11,7 @@
 
 #include "base/check.h"
 #include "base/checked_math.h"
+#include "base/interrupt.h"
 #include "sim/dram.h"
 
 namespace pysim {
@@ -67,6 +68,7 @@ MemoryTiming time_plan(const TransferPlan& plan, const MemoryConfig& memory, Tim
     }
   };
   const auto pass = [&](std::size_t core, const Gate& gate) {
+    poll_interrupt();
     if (gate.transfer < 0) return;
     const auto needed = static_cast<std::size_t>(gate.transfer);
     run_through(needed + 1);

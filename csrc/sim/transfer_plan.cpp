@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/checked_math.h"
+#include "base/interrupt.h"
 
 namespace pysim {
 namespace {
@@ -181,6 +182,7 @@ void TransferPlanner::find_next_uses() {
   std::vector<std::int32_t> next_of_unit(static_cast<std::size_t>(demand_.input_units) * input_bytes_.size(),
                                          no_piece);
   for (std::size_t j = pieces; j-- > 0;) {
+    poll_interrupt();
     const Piece& piece = demand_.pieces[j];
     if (piece.inputs < 0) continue;
     const std::int64_t begin = demand_.list_begin[static_cast<std::size_t>(piece.inputs)];
@@ -415,6 +417,7 @@ std::optional<CoreTraffic> TransferPlanner::lay_out(const PlanRules& rules, Shor
     const std::int64_t at_stream = stream < pieces ? demand_.pieces[stream].stream : never;
     const std::int64_t at_result = result < pieces ? demand_.pieces[result].result : never;
     const std::int64_t now = std::min({at_preload, at_stream, at_result});
+    poll_interrupt();
     last_turn = now;
     emit_due(now);
     if (now == at_preload) {

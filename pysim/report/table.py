@@ -9,6 +9,8 @@ from pysim.config import Accelerator
 from pysim.result import BlockRun, EnergyDelay, KernelTiming, LayerResult, RunResult
 
 _NOTHING = "-"
+# A kernel that finds a core taken one time in ten still has its first quartile undisturbed.
+_LOAD_THAT_DISTURBS = 0.1
 
 
 def render(result: RunResult) -> str:
@@ -296,10 +298,11 @@ def _remarks(result: RunResult) -> str:
     lines = [_unmapped(result)]
     if any(_sparse_timings(run) for run in result.runs):
         lines.append(
-            f"measured: medians on {_count(result.threads, 'thread')}, layer by layer, against torch's "
-            "faster dense form; a layer that stays dense counts with its dense time"
+            f"measured: first quartiles on {_count(result.threads, 'thread')}, layer by layer, against "
+            "torch's faster dense form; a layer that stays dense counts with its dense time"
         )
     lines += [_kernel_remark(run) for run in result.runs if _sparse_timings(run)]
+    lines += [_load_warning(run) for run in result.runs]
     return "\n".join(line for line in lines if line)
 
 
@@ -326,6 +329,16 @@ def _kernel_remark(run: BlockRun) -> str:
         f"measured, block {block_name(run.block)}: dense is faster in {slower} of "
         f"{_count(len(sparse), 'pruned layer')}; quartiles of the layers' speedups from {low:.2f}x "
         f"to {high:.2f}x"
+    )
+
+
+def _load_warning(run: BlockRun) -> str:
+    if run.other_load_cores is None or run.other_load_cores < _LOAD_THAT_DISTURBS:
+        return ""
+    return (
+        f"WARNING: while the kernels of block {block_name(run.block)} were timed, other programs kept "
+        f"{run.other_load_cores:.1f} cores busy; the measured times and speedups are not those of an idle "
+        "machine"
     )
 
 

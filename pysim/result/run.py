@@ -22,10 +22,9 @@ class KernelTiming:
 
     Args:
         isa: The kernel's instruction set; ``torch`` for a layer that stays dense.
-        dense_us: Median microseconds of the faster dense form.
+        dense_us: Microseconds of the faster dense form, the first quartile of the rounds.
         dense_form: Which form that was.
-        sparse_us: Median microseconds of the block-sparse kernel; equal to ``dense_us`` if the layer stays
-        dense.
+        sparse_us: The same of the block-sparse kernel; equal to ``dense_us`` if the layer stays dense.
         speedup_quartiles: First and third quartile of dense over sparse, round by round.
         max_error: Largest abs(kernel - torch), as a share of the bound that rounding allows; 0 if dense.
     """
@@ -179,6 +178,8 @@ class BlockRun:
         accuracy: See there.
         layers: In order of execution.
         energy: Of the layers; None where the accelerator or its energy table lacks a figure.
+        other_load_cores: Cores that other programs kept busy while the kernels were timed; None if they were
+            not timed, or the system does not say.
         checks: See there.
     """
 
@@ -188,6 +189,7 @@ class BlockRun:
     accuracy: Accuracy
     layers: tuple[LayerResult, ...]
     energy: Energy | None
+    other_load_cores: float | None
     checks: tuple[Check, ...]
 
     @property
@@ -225,7 +227,7 @@ class BlockRun:
 
     @property
     def kernel_speedup(self) -> float | None:
-        """Sum of dense over sum of sparse medians, dense layers included in both; None if not measured."""
+        """Sum of dense over sum of sparse times, dense layers included in both; None if not measured."""
         timings = [layer.kernel for layer in self.layers if layer.kernel is not None]
         if len(timings) < len(self.layers):
             return None
@@ -373,6 +375,7 @@ def _block_run_json(
             "network": None if network is None else asdict(network) | {"speedup": network.speedup},
         },
         "energy": None if run.energy is None else _energy_json(run.energy),
+        "other_load_cores": run.other_load_cores,
         "energy_delay": None if energy_delay is None else asdict(energy_delay),
         "checks": [asdict(check) for check in run.checks],
     }

@@ -1,5 +1,9 @@
-"""Measures one layer on this machine: dense through torch, sparse through pysim's kernel, sample by sample in
+"""Measures layers on this machine: dense through torch, sparse through pysim's kernel, sample by sample in
 turn.
+
+A form's time is the first quartile of its rounds: what the machine does when little else runs on it. A median
+is off by a thousand times once other work holds a core in half of the rounds, because an OpenMP barrier waits
+for it.
 
 Both sides use the same number of threads, read the same activations and allocate their own output. Dense is
 the fastest form torch offers: NCHW or channels-last convolution, or for a linear layer ``linear`` or
@@ -10,7 +14,7 @@ untimed calls of the same form, so that each library finds its own threads awake
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +25,7 @@ from torch.nn.functional import conv2d, linear
 from pysim.lowering import Activation, weight_matrix
 from pysim.result import KernelTiming
 from pysim.sparse import BsrMatrix, ConvPlan, SpmmPlan
+from pysim.training import Progress, no_progress
 from pysim.workload import BlockMask, Layer
 
 _ROUNDS = 9
@@ -30,10 +35,10 @@ _SAMPLE_SECONDS = 200e-6
 # its last call, on the very cores that pysim's threads need; pysim's own look for work for microseconds.
 _SETTLE_SECONDS = 0.3e-3
 _SETTLE_AFTER_OPENMP_SECONDS = 5e-3
-_SPARSE = "pysim"
+PYSIM = "pysim"
 
 Seconds = npt.NDArray[np.float64]
-Forms = Mapping[str, Callable[[], Tensor]]
+Forms = Mapping[str, Callable[[], object]]
 
 
 def time_layer(
@@ -50,32 +55,65 @@ def time_layer(
     """
     forms = _dense_forms(layer, weight.detach(), activation.input)
     if mask is None:
-        samples = _interleave(forms)
-        form, dense = _fastest(samples)
-        median = float(np.median(dense)) * 1e6
+        samples = interleave(forms)
+        form, dense = fastest(samples)
+        dense_us = _typical(dense) * 1e6
         return KernelTiming(
             isa="torch",
-            dense_us=median,
+            dense_us=dense_us,
             dense_form=form,
-            sparse_us=median,
+            sparse_us=dense_us,
             speedup_quartiles=(1.0, 1.0),
             max_error=0.0,
         )
     matrices = weight_matrix(layer, weight)
     parts = [BsrMatrix.from_dense(w, mask.grid, keep) for w, keep in zip(matrices, mask.keep, strict=True)]
     sparse, isa = _sparse_form(layer, parts, activation.input, threads)
-    samples = _interleave({**forms, _SPARSE: sparse})
-    times = samples.pop(_SPARSE)
-    form, dense = _fastest(samples)
+    samples = interleave({**forms, PYSIM: sparse})
+    times = samples.pop(PYSIM)
+    form, dense = fastest(samples)
     low, high = np.quantile(dense / times, (0.25, 0.75))
     return KernelTiming(
         isa=isa,
-        dense_us=float(np.median(dense)) * 1e6,
+        dense_us=_typical(dense) * 1e6,
         dense_form=form,
-        sparse_us=float(np.median(times)) * 1e6,
+        sparse_us=_typical(times) * 1e6,
         speedup_quartiles=(float(low), float(high)),
         max_error=_error(layer, weight.detach(), activation, sparse()),
     )
+
+
+def time_layers(
+    layers: Sequence[Layer],
+    weights: Mapping[str, Tensor],
+    activations: Mapping[str, Activation],
+    masks: Mapping[str, BlockMask],
+    *,
+    threads: int,
+    progress: Progress = no_progress,
+) -> Iterator[KernelTiming | None]:
+    """Times a network's layers one after the other; None for a product of two activations.
+
+    Args:
+        layers: In order.
+        weights: By name.
+        activations: By layer.
+        masks: By weight's name; a layer without one stays dense.
+        threads: For both sides; torch's own number is restored afterwards.
+        progress: Told how many layers are done.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for done, layer in enumerate(layers, start=1):
+            if layer.weight is None:
+                yield None
+                continue
+            mask = masks.get(layer.weight)
+            yield time_layer(layer, weights[layer.weight], activations[layer.name], mask, threads=threads)
+            progress("timing kernels", done, len(layers))
+    finally:
+        torch.set_num_threads(before)
 
 
 def _dense_forms(layer: Layer, weight: Tensor, source: Tensor) -> dict[str, Callable[[], Tensor]]:
@@ -111,7 +149,7 @@ def _sparse_form(
     return lambda: conv(planes), conv.isa
 
 
-def _interleave(forms: Forms) -> dict[str, Seconds]:
+def interleave(forms: Forms) -> dict[str, Seconds]:
     """Seconds per call, (rounds,) for each form; in every round each form is sampled once, in turn."""
     samples: dict[str, list[float]] = {name: [] for name in forms}
     with torch.inference_mode():
@@ -119,13 +157,13 @@ def _interleave(forms: Forms) -> dict[str, Seconds]:
             call()
         for _ in range(_ROUNDS):
             for name, call in forms.items():
-                settle = _SETTLE_AFTER_OPENMP_SECONDS if name == _SPARSE else _SETTLE_SECONDS
+                settle = _SETTLE_AFTER_OPENMP_SECONDS if name == PYSIM else _SETTLE_SECONDS
                 _seconds_per_call(call, settle)
                 samples[name].append(_seconds_per_call(call, _SAMPLE_SECONDS))
     return {name: np.array(times) for name, times in samples.items()}
 
 
-def _seconds_per_call(call: Callable[[], Tensor], least_seconds: float) -> float:
+def _seconds_per_call(call: Callable[[], object], least_seconds: float) -> float:
     """Calls until that much time has passed."""
     clock = time.perf_counter
     start = now = clock()
@@ -137,9 +175,13 @@ def _seconds_per_call(call: Callable[[], Tensor], least_seconds: float) -> float
     return (now - start) / calls
 
 
-def _fastest(samples: Mapping[str, Seconds]) -> tuple[str, Seconds]:
-    name = min(samples, key=lambda form: float(np.median(samples[form])))
+def fastest(samples: Mapping[str, Seconds]) -> tuple[str, Seconds]:
+    name = min(samples, key=lambda form: _typical(samples[form]))
     return name, samples[name]
+
+
+def _typical(seconds: Seconds) -> float:
+    return float(np.quantile(seconds, 0.25))
 
 
 def _error(layer: Layer, weight: Tensor, activation: Activation, output: Tensor) -> float:

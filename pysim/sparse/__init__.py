@@ -6,12 +6,14 @@ from pysim.sparse.conv2d import BsrConv2d
 from pysim.sparse.convert import from_scipy_bsr, from_torch_bsr, to_scipy_bsr, to_torch_bsr
 from pysim.sparse.isa import CudaStatus, IsaStatus, available_isas, cuda_status, isa_report
 from pysim.sparse.linear import BsrLinear
+from pysim.sparse.network import CompiledNetwork, compile  # noqa: A004
 from pysim.sparse.plans import ConvPlan, SpmmPlan, spmm
 
 __all__ = [
     "BsrConv2d",
     "BsrLinear",
     "BsrMatrix",
+    "CompiledNetwork",
     "Compressed",
     "ConvPlan",
     "CudaStatus",
@@ -19,6 +21,7 @@ __all__ = [
     "LayerChoice",
     "SpmmPlan",
     "available_isas",
+    "compile",
     "compress",
     "cuda_status",
     "from_scipy_bsr",

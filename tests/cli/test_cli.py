@@ -26,9 +26,9 @@ def test_help_shows_the_commands_and_an_example():
         assert word in done.stdout
 
 
-@pytest.mark.parametrize("command", ["run", "train", "info"])
+@pytest.mark.parametrize("command", ["run", "train", "info", "bench", "bench kernels"])
 def test_the_help_of_every_command_ends_with_an_example(command):
-    done = pysim(command, "--help")
+    done = pysim(*command.split(), "--help")
     assert done.returncode == 0
     assert f"Example: pysim {command}" in done.stdout
 
@@ -59,6 +59,8 @@ ERRORS = [
     (["run", "resnet20", "--block", "4", "--data", "mnist"], "got 'mnist'", "embedded"),
     (["run", "resnet20", "--block", "4", "--checkpoint", "/no/such/file"], "does not exist", "run --help"),
     (["run", "resnet20", "--block", "4", "--frobnicate"], "No such option", "run --help"),
+    (["bench", "kernels", "--size", "768"], "expected rows x columns", "bench kernels --help"),
+    (["bench", "kernels", "--size", "100000x100000"], "at most 268435456 elements", None),
     (["walk"], "No such command 'walk'", "pysim --help"),
 ]
 
@@ -195,3 +197,26 @@ def test_info_says_which_instruction_sets_are_off_and_why():
     plain = pysim("info")
     assert plain.returncode == 0
     assert "scalar" in plain.stdout
+
+
+def test_kernels_are_measured_against_dense_and_peers():
+    args = ["bench", "kernels", "--block", "4,1x3", "--size", "48x64", "--n", "1", "--n", "20", "--peers"]
+    done = pysim(*args, "--json")
+    assert done.returncode == 0, done.stderr
+    data = json.loads(done.stdout)
+    assert [(row["block"], row["n"]) for row in data["rows"]] == [
+        ([4, 4], 1),
+        ([4, 4], 20),
+        ([1, 3], 1),
+        ([1, 3], 20),
+    ]
+    for row in data["rows"]:
+        assert row["sparse_us"] > 0
+        assert row["max_error"] <= 1
+        assert row["peers"]["torch CSR"] > 0
+    # Blocks that do not divide the matrix are what other libraries refuse.
+    assert data["rows"][2]["peers"]["torch BSR"] is None
+    assert data["rows"][2]["peers"]["scipy BSR"] is None
+    table = pysim(*args)
+    assert "vs torch BSR" in table.stdout
+    assert table.stdout.count("\n") == 1 + 2 + 4 + 1 + 1

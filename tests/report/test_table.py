@@ -138,6 +138,7 @@ def example(block=(4, 4), checks_pass=True):
             gated_slots_dense=567,
             notes=("leakage is left out",),
         ),
+        other_load_cores=0.05,
         checks=(
             Check(name="masks", passed=True, detail="30 blocks kept"),
             Check(name="cycle engine", passed=checks_pass, detail="stepped"),
@@ -257,3 +258,10 @@ def test_without_energy_the_report_says_what_is_missing():
     plain = replace(result(replace(example(), energy=None)), energy_missing=("no technology is named",))
     assert "no energy: no technology is named" in render(plain)
     assert plain.to_json()["runs"][0]["energy"] is None
+
+
+def test_a_busy_machine_is_said_beside_the_measured_figures():
+    calm = result(example())
+    assert "WARNING" not in render(calm)
+    busy = replace(calm, runs=tuple(replace(run, other_load_cores=1.25) for run in calm.runs))
+    assert "block 4x4 were timed, other programs kept 1.2 cores busy" in render(busy)

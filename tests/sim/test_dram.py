@@ -181,7 +181,9 @@ def plain_channel(dram, bandwidth, requests):
 @given(
     dram=drams(),
     bandwidth=st.sampled_from([0.25, 1.0, 1.5, 16.0]),
-    parts=st.lists(st.tuples(st.booleans(), st.integers(0, 3000), st.integers(1, 400)), min_size=1, max_size=20),
+    parts=st.lists(
+        st.tuples(st.booleans(), st.integers(0, 3000), st.integers(1, 400)), min_size=1, max_size=20
+    ),
 )
 def test_the_channel_is_that_of_a_plain_model(dram, bandwidth, parts):
     transfers = np.cumsum([int(i > 0 and new) for i, (new, _, _) in enumerate(parts)])
@@ -269,5 +271,7 @@ def test_a_dram_field_out_of_range_is_refused_by_name(field, value):
 
 def test_buffers_too_small_are_named_with_rows_too():
     hw = Accelerator(rows=3, cols=2, memory=dataclasses.replace(memory_of(DDR3, 1.0), weight_bytes=1))
-    with pytest.raises(ConfigError, match=r"memory weight_bytes: expected at least \d+ for this layer, got 1"):
+    with pytest.raises(
+        ConfigError, match=r"memory weight_bytes: expected at least \d+ for this layer, got 1"
+    ):
         simulate_gemm(np.ones((4, 6)), 5, block=(2, 2), accelerator=hw)

@@ -15,6 +15,7 @@ from pysim.sim import simulate_layer
 from pysim.workload import ConvGeometry
 from tests.sim.drawn import AMPLE, BANDWIDTHS, convolutions, each_mode, examples, layers, machines
 
+
 def run(layer, hw, **changes):
     """The event engine's result with fields of the memory changed; None where a buffer is too small."""
     grid, mask, n, conv, _ = layer

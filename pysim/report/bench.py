@@ -1,0 +1,32 @@
+"""``pysim bench kernels`` as a table."""
+
+from __future__ import annotations
+
+from pysim.report.table import block_name, format_table
+from pysim.result import KernelBench
+
+_NOTHING = "-"
+
+
+def render_bench(bench: KernelBench) -> str:
+    """The table, without a newline at its end."""
+    peers = list(dict.fromkeys(name for row in bench.rows for name in row.peers))
+    rows = []
+    for row in bench.rows:
+        low, median, high = row.speedup_quartiles
+        cells = [block_name(row.block), str(row.n), f"{row.dense_us:.1f}", f"{row.sparse_us:.1f}"]
+        cells += [f"{median:.2f}x", f"{low:.2f} .. {high:.2f}"]
+        for name in peers:
+            time_us = row.peers.get(name)
+            cells.append(_NOTHING if time_us is None else f"{time_us / row.sparse_us:.1f}x")
+        rows.append(cells)
+    header = ["block", "n", "dense us", "pysim us", "speedup", "quartiles", *(f"vs {name}" for name in peers)]
+    versions = ", ".join(f"{name} {version}" for name, version in bench.versions.items())
+    threads = f"{bench.threads} thread{'' if bench.threads == 1 else 's'}"
+    return (
+        f"{bench.m} x {bench.k} times {bench.k} x n, float32, {100 * bench.sparsity:g} % of blocks pruned, "
+        f"{bench.isa}, {threads}\n"
+        f"{format_table(header, rows)}\n\n"
+        "medians of calls in turn; speedup: torch's dense product over pysim; vs: the peer's time over "
+        f"pysim's ({versions})"
+    )

@@ -1,0 +1,56 @@
+"""What ``pysim bench kernels`` measured."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelBenchRow:
+    """One product of one block shape.
+
+    Args:
+        block: Height and width.
+        n: Columns of X.
+        dense_us: Median time of the fastest form of torch's dense product, microseconds.
+        sparse_us: The same of pysim's kernel.
+        speedup_quartiles: First quartile, median and third of dense over sparse time, round by round.
+        max_error: Largest difference from the product in float64, as a share of what rounding allows.
+        peers: Name to median time, microseconds; None where the peer refuses the block.
+    """
+
+    block: tuple[int, int]
+    n: int
+    dense_us: float
+    sparse_us: float
+    speedup_quartiles: tuple[float, float, float]
+    max_error: float
+    peers: dict[str, float | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelBench:
+    """A table of products W (m, k) X (k, n) with random blocks pruned.
+
+    Args:
+        m: Rows of W.
+        k: Columns of W.
+        sparsity: Share of blocks pruned.
+        isa: The instruction set of pysim's kernel.
+        threads: For every library that takes them.
+        seed: Of masks and values.
+        versions: Library name to version.
+        rows: For every block and n.
+    """
+
+    m: int
+    k: int
+    sparsity: float
+    isa: str
+    threads: int
+    seed: int
+    versions: dict[str, str]
+    rows: tuple[KernelBenchRow, ...]
+
+    def to_json(self) -> dict[str, object]:
+        return asdict(self)
