@@ -12,6 +12,7 @@ namespace {
 
 constexpr std::int64_t max_pieces = std::int64_t{1} << 22;
 constexpr std::int64_t max_list_units = std::int64_t{1} << 26;
+constexpr std::int64_t max_elements = std::int64_t{1} << 28;
 
 void require_few(std::int64_t pieces) {
   require(pieces <= max_pieces, "memory",
@@ -131,6 +132,7 @@ class DemandLister {
   void set_places(std::int64_t positions) {
     place_positions_ = positions;
     places_ = ceil_div(layer_.n, positions);
+    require_few(places_);
     require_few(places_);
     for (std::int64_t place = 0; place < places_; ++place) {
       poll_interrupt();
@@ -552,12 +554,22 @@ class DemandLister {
 
 }  // namespace
 
+void require_listable(const ArrayConfig& array, const Layer& layer) {
+  for (const std::int64_t side : {layer.grid.m, layer.grid.k}) {
+    require(side <= max_elements, "memory",
+            "a layer of at most 2^28 features and reduction elements (a smaller layer, or no memory)",
+            std::to_string(side));
+  }
+  if (array.dataflow != Dataflow::is) require_few(Folder(array, layer).strips());
+}
+
 std::int64_t range_positions(const ArrayConfig& array, const Layer& layer) {
   return ceil_div(layer.n, ceil_div(layer.n, array.piece));
 }
 
 std::vector<Demand> list_demands(const ArrayConfig& array, const Layer& layer, const CoreMap& cores,
                                  bool ranges_apart) {
+  require_listable(array, layer);
   std::vector<Demand> demands;
   for (std::int64_t core = 0; core < cores.cores(); ++core) {
     demands.push_back(DemandLister(array, layer, cores, core, ranges_apart).list());

@@ -78,6 +78,9 @@ struct Demand {
 std::vector<Demand> list_demands(const ArrayConfig& array, const Layer& layer, const CoreMap& cores,
                                  bool ranges_apart);
 
+/// Throws std::invalid_argument if it is plain from its size that list_demands would refuse the layer.
+void require_listable(const ArrayConfig& array, const Layer& layer);
+
 /// `ws`: positions of every range but the last.
 std::int64_t range_positions(const ArrayConfig& array, const Layer& layer);
 

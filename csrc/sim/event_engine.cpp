@@ -53,6 +53,7 @@ void add_memory(const ArrayConfig& array, const Layer& layer, const MemoryConfig
 
 Counts simulate_event(const ArrayConfig& array, const Layer& layer, const MemoryConfig* memory) {
   Folder folder(array, layer);
+  if (memory != nullptr) require_listable(array, layer);
   const CoreMap cores(array, layer);
   std::vector<FoldClock> clocks(static_cast<std::size_t>(cores.cores()), FoldClock(array));
   Counts counts;
