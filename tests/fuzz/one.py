@@ -75,6 +75,7 @@ def _follow(name: str, seconds: int, corpus: Path, found: Path) -> None:
         f"-timeout={SLOWEST_SECONDS}",
         f"-artifact_prefix={found}/",
         f"-dict={words}",
+        "-len_control=0",
         "-rss_limit_mb=0",
         "-print_final_stats=1",
         "-verbosity=1",
