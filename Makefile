@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CXX_SOURCES = $(shell git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.cu' 'tests/rtl/*.cpp')
 
-.PHONY: run test test-slow lint format wheel bench rtl-area clean help
+.PHONY: run test test-slow lint format wheel bench rtl-area fuzz clean help
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -20,6 +20,11 @@ test-slow: $(VENV)/.installed-test ## The tests that take minutes
 
 bench: $(VENV)/.installed-test ## Benchmarks, each with its goal; leave the machine alone meanwhile
 	$(BIN)/python -m tests.bench
+
+fuzz: $(VENV)/.installed-test ## Hostile bytes for every reader of files, a minute each
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e ".[fuzz]" || \
+	  echo "atheris does not install here"
+	$(BIN)/python -m tests.fuzz
 
 rtl-area: $(VENV)/.installed-test ## Cells of a PE and of the skip logic, by yosys
 	$(BIN)/python -m tests.rtl.area

@@ -24,6 +24,7 @@ class MemoryConfig:
         output_bits: int,
         accumulator_bits: int,
         index_bits: int,
+        dram: tuple[int, ...] | None = None,
     ) -> None: ...
 
 class MemoryCounts:
@@ -47,6 +48,12 @@ class MemoryCounts:
     def spill_bytes(self) -> int: ...
     @property
     def reload_bytes(self) -> int: ...
+    @property
+    def dram_bursts(self) -> int: ...
+    @property
+    def row_misses(self) -> int: ...
+    @property
+    def row_conflicts(self) -> int: ...
     @property
     def input_reads(self) -> int: ...
     @property
@@ -72,7 +79,19 @@ class ArrayConfig:
         mux: int,
         group_cols: int,
         cores: int = 1,
+        swapped: bool = False,
+        piece: int = 256,
     ) -> None: ...
+
+class CoreCycles:
+    @property
+    def compute_cycles(self) -> int: ...
+    @property
+    def stall_weight_cycles(self) -> int: ...
+    @property
+    def stall_input_cycles(self) -> int: ...
+    @property
+    def stall_output_cycles(self) -> int: ...
 
 class Counts:
     @property
@@ -89,6 +108,8 @@ class Counts:
     def padded_macs(self) -> int: ...
     @property
     def memory(self) -> MemoryCounts | None: ...
+    @property
+    def cores(self) -> list[CoreCycles]: ...
 
 def simulate_event(
     array: ArrayConfig,

@@ -32,7 +32,7 @@ ALLOWED = {
     "runner": _PLAIN
     | {"energy", "models", "data", "sparse", "sim", "pruning", "lowering", "training", "store"},
     "report": _PLAIN | {"store"},
-    "cli": _BASE | {"config", "energy", "runner", "report"},
+    "cli": _BASE | {"config", "energy", "result", "runner", "report"},
 }
 WITHOUT_TORCH = {
     "errors",

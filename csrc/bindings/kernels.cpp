@@ -11,12 +11,12 @@
 #include <vector>
 
 #include "base/check.h"
+#include "base/isa.h"
 #include "bindings/bindings.h"
 #include "kernels/bsr.h"
 #include "kernels/conv.h"
 #include "kernels/conv_gradient.h"
 #include "kernels/cuda_backend.h"
-#include "kernels/isa.h"
 #include "kernels/network.h"
 #include "kernels/spmm.h"
 #include "kernels/thread_pool.h"

@@ -13,10 +13,14 @@
 
 #include "base/block_grid.h"
 #include "base/check.h"
+#include "base/interrupt.h"
+#include "base/isa.h"
 #include "bindings/bindings.h"
+#include "sim/array_kernels.h"
 #include "sim/config.h"
 #include "sim/counts.h"
 #include "sim/cycle_engine.h"
+#include "sim/dram.h"
 #include "sim/event_engine.h"
 #include "sim/folding.h"
 #include "sim/memory_config.h"
@@ -39,6 +43,16 @@ using Starts = std::vector<std::pair<std::int64_t, std::int64_t>>;
 /// Input height and width, output height and width, then (y, x) of kernel, stride, padding and dilation.
 using ConvTuple = std::array<std::int64_t, 12>;
 
+/// Banks, bytes of a row and of a burst, then t_cl, t_rcd, t_rp, t_rfc and t_refi.
+using DramTuple = std::array<std::int64_t, 8>;
+
+DramConfig dram_of(const std::optional<DramTuple>& given) {
+  if (!given) return {};
+  const DramTuple& at = *given;
+  require(at[0] >= 1, "memory dram banks", "at least 1", std::to_string(at[0]));
+  return {at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7]};
+}
+
 ConvShape conv_of(const std::optional<ConvTuple>& given) {
   if (!given) return {};
   const ConvTuple& at = *given;
@@ -57,10 +71,11 @@ void require_shape(const py::array& array, std::int64_t rows, std::int64_t cols,
   const bool matches = array.ndim() == 2 && array.shape(0) == rows && array.shape(1) == cols;
   std::string got;
   for (py::ssize_t axis = 0; axis < array.ndim(); ++axis) {
-    got += (axis > 0 ? ", " : "") + std::to_string(array.shape(axis));
+    got.append(axis > 0 ? ", " : "(").append(std::to_string(array.shape(axis)));
   }
-  require(matches, where, "shape (" + std::to_string(rows) + ", " + std::to_string(cols) + ")",
-          "(" + got + ")");
+  std::string expected = "shape (";
+  expected.append(std::to_string(rows)).append(", ").append(std::to_string(cols)).append(")");
+  require(matches, where, expected, array.ndim() > 0 ? got.append(")") : "()");
 }
 
 Layer layer_of(const BlockGrid& grid, const Array<bool>& mask, std::int64_t n,
@@ -77,17 +92,40 @@ std::vector<FoldStart> starts_of(const Starts& pairs) {
   return starts;
 }
 
+/// Ends a run that the user has interrupted. Python gives signals to the main thread alone; a run in another
+/// thread ends while the main thread handles its KeyboardInterrupt, which may be waiting for that very run.
+void raise_interrupt() {
+  const py::gil_scoped_acquire gil;
+  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+  const py::module_ threading = py::module_::import("threading");
+  const py::object main = threading.attr("main_thread")().attr("ident");
+  if (main.equal(threading.attr("get_ident")())) return;
+  const py::dict handled = py::module_::import("sys").attr("_current_exceptions")();
+  if (!handled.contains(main)) return;
+  py::object exception = handled[main];
+  if (py::isinstance<py::tuple>(exception)) exception = py::tuple(exception)[1];  // Python 3.11.
+  if (PyErr_GivenExceptionMatches(exception.ptr(), PyExc_KeyboardInterrupt) == 0) return;
+  PyErr_SetNone(PyExc_KeyboardInterrupt);
+  throw py::error_already_set();
+}
+
+/// isa: empty for the one that resolve_isa chooses; "emulated16" for tests.
+const ArrayKernels& array_of(const std::string& isa) {
+  return isa == "emulated16" ? kEmulated16Array : array_kernels(resolve_isa(isa));
+}
+
 template <class Operand, class Sum>
 std::pair<Counts, Array<Sum>> run_cycle(const ArrayConfig& array, const GridTuple& fields,
                                         const Array<bool>& mask, const Array<Operand>& w,
                                         const Array<Operand>& x, const MemoryConfig* memory,
                                         const std::optional<ConvTuple>& conv,
-                                        const std::optional<Starts>& given) {
+                                        const std::optional<Starts>& given, const std::string& isa) {
   const BlockGrid grid = grid_of(fields);
   require_shape(w, grid.m, grid.k, "weights");
   require(x.ndim() == 2, "inputs", "two dimensions", std::to_string(x.ndim()));
   require_shape(x, grid.k, x.shape(1), "inputs");
   const Layer layer = layer_of(grid, mask, x.shape(1), conv);
+  const ArrayKernels& kernels = array_of(isa);
   std::vector<FoldStart> starts;
   if (given) starts = starts_of(*given);
   Array<Sum> out({grid.m, layer.n});
@@ -96,8 +134,10 @@ std::pair<Counts, Array<Sum>> run_cycle(const ArrayConfig& array, const GridTupl
   Sum* const outputs = out.mutable_data();
   Counts counts;
   {
+    const Interruptible watched(raise_interrupt);
     const py::gil_scoped_release nogil;  // Plain pointers only until the brace closes.
-    counts = simulate_cycle(array, layer, weights, inputs, outputs, memory, given ? &starts : nullptr);
+    counts = simulate_cycle(array, layer, weights, inputs, outputs,
+                            {kernels, memory, given ? &starts : nullptr, raise_interrupt});
   }
   return {counts, std::move(out)};
 }
@@ -108,7 +148,7 @@ void bind_simulate_cycle(py::module_& m) {
       "simulate_cycle",
       [](const ArrayConfig& array, const GridTuple& grid, const Array<bool>& mask, const Array<Operand>& w,
          const Array<Operand>& x, const MemoryConfig* memory, const std::optional<ConvTuple>& conv) {
-        return run_cycle<Operand, Sum>(array, grid, mask, w, x, memory, conv, std::nullopt);
+        return run_cycle<Operand, Sum>(array, grid, mask, w, x, memory, conv, std::nullopt, "");
       },
       py::arg("array"), py::arg("grid"), py::arg("mask").noconvert(), py::arg("w").noconvert(),
       py::arg("x").noconvert(), py::arg("memory") = nullptr, py::arg("conv") = std::nullopt,
@@ -120,16 +160,17 @@ void bind_memory(py::module_& m) {
       .def(py::init([](std::int64_t input_capacity, std::int64_t weight_capacity,
                        std::int64_t output_capacity, std::int64_t bandwidth, std::int64_t latency,
                        std::int64_t input_bits, std::int64_t weight_bits, std::int64_t output_bits,
-                       std::int64_t accumulator_bits, std::int64_t index_bits) {
+                       std::int64_t accumulator_bits, std::int64_t index_bits,
+                       const std::optional<DramTuple>& dram) {
              const MemoryConfig memory{input_capacity,   weight_capacity, output_capacity, bandwidth,
                                        latency,          input_bits,      weight_bits,     output_bits,
-                                       accumulator_bits, index_bits};
+                                       accumulator_bits, index_bits,      dram_of(dram)};
              memory.check();
              return memory;
            }),
            py::kw_only(), py::arg("input_capacity"), py::arg("weight_capacity"), py::arg("output_capacity"),
            py::arg("bandwidth"), py::arg("latency"), py::arg("input_bits"), py::arg("weight_bits"),
-           py::arg("output_bits"), py::arg("accumulator_bits"), py::arg("index_bits"));
+           py::arg("output_bits"), py::arg("accumulator_bits"), py::arg("index_bits"), py::arg("dram") = std::nullopt);
   const auto stall = [](StallCause cause) {
     return [cause](const MemoryCounts& counts) { return counts.stalls[static_cast<std::size_t>(cause)]; };
   };
@@ -144,6 +185,9 @@ void bind_memory(py::module_& m) {
       .def_readonly("output_bytes", &MemoryCounts::output_bytes)
       .def_readonly("spill_bytes", &MemoryCounts::spill_bytes)
       .def_readonly("reload_bytes", &MemoryCounts::reload_bytes)
+      .def_readonly("dram_bursts", &MemoryCounts::dram_bursts)
+      .def_readonly("row_misses", &MemoryCounts::row_misses)
+      .def_readonly("row_conflicts", &MemoryCounts::row_conflicts)
       .def_readonly("input_reads", &MemoryCounts::input_reads)
       .def_readonly("input_writes", &MemoryCounts::input_writes)
       .def_readonly("weight_reads", &MemoryCounts::weight_reads)
@@ -168,6 +212,7 @@ void bind_timeline(py::module_& m) {
         require(max_rows >= 1, "timeline max_rows", "at least 1", std::to_string(max_rows));
         Timeline found;
         {
+          const Interruptible watched(raise_interrupt);
           const py::gil_scoped_release nogil;
           found = list_timeline(array, layer, memory, max_rows);
         }
@@ -196,6 +241,22 @@ void bind_timeline(py::module_& m) {
       py::arg("array"), py::arg("grid"), py::arg("mask").noconvert(), py::arg("n"), py::arg("memory"),
       py::arg("conv"), py::arg("max_rows"),
       "Columns, cycles, whether rows were cut. See pysim.sim.timeline.");
+}
+
+template <class Operand, class Sum>
+void bind_simulate_cycle_from(py::module_& m) {
+  m.def(
+      "simulate_cycle_from",
+      [](const ArrayConfig& array, const GridTuple& grid, const Array<bool>& mask, const Array<Operand>& w,
+         const Array<Operand>& x, const std::optional<Starts>& starts, const std::string& isa,
+         const MemoryConfig* memory, const std::optional<ConvTuple>& conv) {
+        return run_cycle<Operand, Sum>(array, grid, mask, w, x, memory, conv, starts, isa);
+      },
+      py::arg("array"), py::arg("grid"), py::arg("mask").noconvert(), py::arg("w").noconvert(),
+      py::arg("x").noconvert(), py::arg("starts") = std::nullopt, py::arg("isa") = "",
+      py::arg("memory") = nullptr, py::arg("conv") = std::nullopt,
+      "simulate_cycle with the folds started as told, to show which starts break a rule, by the instruction "
+      "set that is named.");
 }
 
 void bind_testing(py::module_& m) {
@@ -227,6 +288,31 @@ void bind_testing(py::module_& m) {
       },
       py::arg("conv"), py::arg("begin"), py::arg("end"), "Input pixels that a range of outputs reads.");
   m.def(
+      "channel_use",
+      [](const MemoryConfig& memory, const std::vector<std::array<std::int64_t, 3>>& requests) {
+        require(memory.dram.present(), "memory", "dram", "none");
+        TransferPlan plan;
+        for (const auto& [transfer, address, bytes] : requests) {
+          const auto last = static_cast<std::int64_t>(plan.transfers.size()) - 1;
+          require(transfer == last || transfer == last + 1, "requests", "transfers in order",
+                  std::to_string(transfer));
+          require(address >= 0 && bytes >= 1, "requests", "an address and bytes", std::to_string(address));
+          if (transfer > last) plan.transfers.emplace_back();
+          plan.requests.push_back({static_cast<std::int32_t>(transfer), address, bytes});
+        }
+        const ChannelUse use = list_channel_use(plan, memory);
+        return std::tuple(use.cycles, use.bursts, use.row_misses, use.row_conflicts);
+      },
+      py::arg("memory"), py::arg("requests"),
+      "Cycles of the channel for each transfer of requests (transfer, address, bytes); bursts, misses, conflicts.");
+  m.def(
+      "end_of_work",
+      [](const MemoryConfig& memory, std::int64_t start, std::int64_t busy) {
+        require(start >= 0 && busy >= 0, "work", "at least 0", std::to_string(std::min(start, busy)));
+        return end_of_work(memory.dram, start, busy);
+      },
+      py::arg("memory"), py::arg("start"), py::arg("busy"), "When work on the channel ends, with refreshes.");
+  m.def(
       "schedule_folds",
       [](const ArrayConfig& array, const GridTuple& grid, const Array<bool>& mask, std::int64_t n) {
         std::vector<std::tuple<std::int64_t, std::int64_t, std::int64_t>> folds;
@@ -237,24 +323,20 @@ void bind_testing(py::module_& m) {
       },
       py::arg("array"), py::arg("grid"), py::arg("mask").noconvert(), py::arg("n"),
       "(preload, stream, depth) of every fold.");
-  m.def(
-      "simulate_cycle_from",
-      [](const ArrayConfig& array, const GridTuple& grid, const Array<bool>& mask, const Array<float>& w,
-         const Array<float>& x, const Starts& starts) {
-        return run_cycle<float, float>(array, grid, mask, w, x, nullptr, std::nullopt, starts);
-      },
-      py::arg("array"), py::arg("grid"), py::arg("mask").noconvert(), py::arg("w").noconvert(),
-      py::arg("x").noconvert(), py::arg("starts"),
-      "simulate_cycle with the folds started as told, to show which starts break a rule.");
+  bind_simulate_cycle_from<float, float>(m);
+  bind_simulate_cycle_from<std::int8_t, std::int32_t>(m);
 }
 
 }  // namespace
 
 void bind_sim(py::module_& m) {
+  const auto stall_of = [](StallCause cause) {
+    return [cause](const CoreCycles& core) { return core.stalls[static_cast<std::size_t>(cause)]; };
+  };
   py::class_<ArrayConfig>(m, "ArrayConfig")
       .def(py::init([](std::int64_t rows, std::int64_t cols, std::string_view dataflow, std::string_view skip,
                        std::string_view pipelining, std::int64_t mux, std::int64_t group_cols,
-                       std::int64_t cores) {
+                       std::int64_t cores, bool swapped, std::int64_t piece) {
              const ArrayConfig array{rows,
                                      cols,
                                      parse_dataflow(dataflow),
@@ -262,14 +344,22 @@ void bind_sim(py::module_& m) {
                                      parse_pipelining(pipelining),
                                      mux,
                                      group_cols,
-                                     cores};
+                                     cores,
+                                     swapped,
+                                     piece};
              array.check();
              return array;
            }),
            py::kw_only(), py::arg("rows"), py::arg("cols"), py::arg("dataflow"), py::arg("skip"),
-           py::arg("pipelining"), py::arg("mux"), py::arg("group_cols"), py::arg("cores") = 1);
+           py::arg("pipelining"), py::arg("mux"), py::arg("group_cols"), py::arg("cores") = 1,
+           py::arg("swapped") = false, py::arg("piece") = 256);
   bind_memory(m);
   bind_timeline(m);
+  py::class_<CoreCycles>(m, "CoreCycles")
+      .def_readonly("compute_cycles", &CoreCycles::compute_cycles)
+      .def_property_readonly("stall_weight_cycles", stall_of(StallCause::weight))
+      .def_property_readonly("stall_input_cycles", stall_of(StallCause::input))
+      .def_property_readonly("stall_output_cycles", stall_of(StallCause::output));
   py::class_<Counts>(m, "Counts")
       .def_readonly("cycles", &Counts::cycles)
       .def_readonly("folds", &Counts::folds)
@@ -277,12 +367,14 @@ void bind_sim(py::module_& m) {
       .def_readonly("skipped_macs", &Counts::skipped_macs)
       .def_readonly("kept_macs", &Counts::kept_macs)
       .def_readonly("padded_macs", &Counts::padded_macs)
-      .def_readonly("memory", &Counts::memory);
+      .def_readonly("memory", &Counts::memory)
+      .def_readonly("cores", &Counts::cores);
   m.def(
       "simulate_event",
       [](const ArrayConfig& array, const GridTuple& grid, const Array<bool>& mask, std::int64_t n,
          const MemoryConfig* memory, const std::optional<ConvTuple>& conv) {
         const Layer layer = layer_of(grid_of(grid), mask, n, conv);
+        const Interruptible watched(raise_interrupt);
         const py::gil_scoped_release nogil;
         return simulate_event(array, layer, memory);
       },

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "kernels/isa.h"
+#include "base/isa.h"
 
 namespace pysim {
 

@@ -37,6 +37,8 @@ void ArrayConfig::check() const {
   require(group_cols >= 1, "array group_cols", "at least 1", std::to_string(group_cols));
   require(cores >= 1 && cores <= max_cores, "array cores", "1 to " + std::to_string(max_cores),
           std::to_string(cores));
+  require(piece >= 1 && piece <= max_piece, "array piece", "1 to " + std::to_string(max_piece),
+          std::to_string(piece));
   require(dataflow != Dataflow::is || (skip != Skip::group && skip != Skip::mux), "array skip",
           "none, tile or gather with dataflow is", skip == Skip::group ? "group" : "mux");
 }

@@ -30,10 +30,13 @@ struct ArrayConfig {
   std::int64_t mux = 2;         ///< Inputs of a PE's multiplexer, at least 1; used by Skip::mux alone.
   std::int64_t group_cols = 1;  ///< Array columns that share a feeder, at least 1; used by Skip::group alone.
   std::int64_t cores = 1;       ///< Such arrays, 1 to max_cores; they share a layer and the channel.
+  bool swapped = false;         ///< Whether the two outer loops over folds change places.
+  std::int64_t piece = 256;     ///< Most consecutive operands of a fold's stream that are one piece; with memory.
 
   static constexpr std::int64_t max_side = 65536;  ///< So that rows * cols always fits in 64 bits.
   static constexpr std::int64_t max_mux = 1024;
   static constexpr std::int64_t max_cores = 1024;
+  static constexpr std::int64_t max_piece = std::int64_t{1} << 40;
 
   /// Throws std::invalid_argument if a field is out of range or the dataflow has no such skip.
   void check() const;

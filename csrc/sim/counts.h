@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <vector>
 
 namespace pysim {
 
@@ -31,6 +32,11 @@ struct MemoryCounts {
   std::int64_t spill_bytes = 0;   ///< Written: partial sums.
   std::int64_t reload_bytes = 0;  ///< Read: partial sums.
 
+  // Where DRAM rows are followed:
+  std::int64_t dram_bursts = 0;
+  std::int64_t row_misses = 0;     ///< Rows opened in a bank that had none open.
+  std::int64_t row_conflicts = 0;  ///< Rows opened in a bank that had another one open.
+
   // Words into and out of the buffers: by the array and by the channel.
   std::int64_t input_reads = 0, input_writes = 0;
   std::int64_t weight_reads = 0, weight_writes = 0;
@@ -41,7 +47,13 @@ struct MemoryCounts {
   void add(const Transfer& transfer);
 };
 
-/// Counts of one layer on one array. Every field is the same from both engines.
+/// What one core's cycles are, until its last result has left.
+struct CoreCycles {
+  std::int64_t compute_cycles = 0;
+  std::int64_t stalls[3] = {0, 0, 0};  ///< By StallCause.
+};
+
+/// Counts of one layer on one array. Every field but `cores` is the same from both engines.
 struct Counts {
   std::int64_t cycles = 0;  ///< Clock edges until the last result has left; with memory, has been written.
   std::int64_t folds = 0;   ///< Loads of the array.
@@ -50,6 +62,7 @@ struct Counts {
   std::int64_t kept_macs = 0;     ///< MACs that the kept weights need: kept weights * n, at most macs.
   std::int64_t padded_macs = 0;   ///< MAC slots of folds without a real operand pair: rows * cols * T - macs.
   std::optional<MemoryCounts> memory{};  ///< With memory alone.
+  std::vector<CoreCycles> cores{};       ///< Those in use; from the event engine alone.
 };
 
 }  // namespace pysim

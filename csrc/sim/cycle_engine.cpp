@@ -1,6 +1,7 @@
 #include "sim/cycle_engine.h"
 
 #include <algorithm>
+#include <chrono>
 #include <stdexcept>
 #include <string>
 
@@ -20,6 +21,7 @@ namespace {
 
 /// A minute or so of stepping; more is surely not what the caller wanted.
 constexpr std::int64_t max_pe_steps = std::int64_t{1} << 34;
+constexpr std::int64_t max_cycles = (std::int64_t{1} << 28) - 1;
 constexpr std::int64_t max_folds = std::int64_t{1} << 24;
 
 /// Cycles after which every result must have left, for folds that start as given.
@@ -43,7 +45,7 @@ void require_few_stalls(std::int64_t cycles) {
 }
 
 void require_steppable(const ArrayConfig& array, std::int64_t cycles) {
-  const std::int64_t limit = std::min(token::max_number, max_pe_steps / (array.rows * array.cols));
+  const std::int64_t limit = std::min(max_cycles, max_pe_steps / (array.rows * array.cols));
   require(cycles <= limit, "cycle engine",
           "at most " + std::to_string(limit) + " cycles on " + std::to_string(array.rows) + " x " +
               std::to_string(array.cols) + " PEs (use engine=\"event\" for a layer of this size)",
@@ -56,13 +58,42 @@ struct Traffic {
   TransferPlan plan;
 };
 
+/// Lets the caller end a long run. The clock is looked at after about a million PE-steps.
+class Heartbeat {
+ public:
+  Heartbeat(const ArrayConfig& array, void (*poll)())
+      : poll_(poll), between_(std::max<std::int64_t>(1, (1 << 20) / (256 + array.rows * array.cols))) {
+    if (poll_ != nullptr) poll_();
+  }
+
+  /// Once a cycle.
+  void beat() {
+    if (--left_ > 0 || poll_ == nullptr) return;
+    left_ = between_;
+    const Clock::time_point now = Clock::now();
+    if (now < due_) return;
+    poll_();
+    due_ = Clock::now() + interval;
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  static constexpr std::chrono::milliseconds interval{50};
+
+  void (*poll_)();
+  std::int64_t between_;
+  std::int64_t left_ = between_;
+  Clock::time_point due_ = Clock::now() + interval;
+};
+
 template <class Array>
-Counts step_arrays(std::vector<Array>& arrays, std::int64_t limit) {
+Counts step_arrays(std::vector<Array>& arrays, std::int64_t limit, Heartbeat& heart) {
   Counts counts;
   for (Array& pes : arrays) {
     for (std::int64_t cycle = 0; !pes.done(); ++cycle) {
       if (cycle > limit) throw std::logic_error("cycle engine: results are missing after the last fold");
-      pes.step(cycle, counts, nullptr);
+      heart.beat();
+      pes.step(cycle, counts);
     }
   }
   return counts;
@@ -71,9 +102,9 @@ Counts step_arrays(std::vector<Array>& arrays, std::int64_t limit) {
 /// Steps each array in the cycles in which its gates are open; every other cycle before it has ended is a
 /// stall. What is reported is the core that ends last; while outputs are still written it stalls for them.
 template <class Array>
-Counts step_with_memory(std::vector<Array>& arrays, std::int64_t limit, const Traffic& traffic) {
+Counts step_with_memory(std::vector<Array>& arrays, std::int64_t limit, const Traffic& traffic,
+                        Heartbeat& heart) {
   Counts counts;
-  ArrayAccesses accesses;
   MemoryCounts memory;
   ChannelStepper channel(traffic.plan, *traffic.memory, memory);
   std::vector<CoreStepper> cores;
@@ -81,6 +112,7 @@ Counts step_with_memory(std::vector<Array>& arrays, std::int64_t limit, const Tr
   std::vector<std::int64_t> ends(cores.size(), -1);
   std::int64_t cycle = 0;
   for (;; ++cycle) {
+    heart.beat();
     for (CoreStepper& core : cores) core.release();
     channel.begin(cycle, cores);
     bool stepping = false;
@@ -96,7 +128,7 @@ Counts step_with_memory(std::vector<Array>& arrays, std::int64_t limit, const Tr
         cores[i].count_stall();
         continue;
       }
-      arrays[i].step(cores[i].stepped(), counts, &accesses);
+      arrays[i].step(cores[i].stepped(), counts);
       cores[i].count_step();
     }
     channel.end(cycle, cores);
@@ -107,7 +139,7 @@ Counts step_with_memory(std::vector<Array>& arrays, std::int64_t limit, const Tr
     memory.stalls[static_cast<std::size_t>(cause)] = cores[last].stalls(cause);
   }
   memory.stalls[static_cast<std::size_t>(StallCause::output)] += cycle - ends[last];
-  memory.add(accesses);
+  for (const Array& pes : arrays) memory.add(pes.accesses());
   counts.cycles = cycle;
   counts.memory = memory;
   return counts;
@@ -137,6 +169,12 @@ std::vector<FoldStart> clock_starts(const ArrayConfig& array, const std::vector<
   return starts;
 }
 
+/// (m, k): whether each weight lies in a kept block.
+std::vector<std::uint8_t> kept_weights(const Layer& layer) {
+  const std::vector<std::uint8_t> all(static_cast<std::size_t>(layer.grid.m * layer.grid.k), 1);
+  return masked_weights(layer, all.data());
+}
+
 /// The folds of each core, with the strips and tiles that they are of.
 std::vector<FoldList> split_by_core(const FoldList& list, const CoreMap& cores) {
   std::vector<FoldList> lists(static_cast<std::size_t>(cores.cores()), FoldList{list.strips, list.tiles, {}});
@@ -146,22 +184,26 @@ std::vector<FoldList> split_by_core(const FoldList& list, const CoreMap& cores) 
 
 template <class Array, class Ops, class Sum, class Operand>
 Counts step_all(const Operands<Operand, Sum>& shared, const std::vector<FoldList>& lists,
-                const std::vector<std::vector<FoldStart>>& starts, std::int64_t limit,
-                const Traffic& traffic) {
+                const std::vector<std::vector<FoldStart>>& starts, std::int64_t limit, const Traffic& traffic,
+                const Stepping& how) {
+  Heartbeat heart(shared.array, how.poll);
   std::vector<Ops> operands;
   for (const FoldList& list : lists) {
     operands.push_back(Ops{Operands<Operand, Sum>{shared.array, shared.layer, list, shared.block_col,
-                                                  shared.w, shared.x, shared.y}});
+                                                  shared.w, shared.x, shared.y, shared.kept, shared.summed}});
   }
   std::vector<Array> arrays;
-  for (std::size_t core = 0; core < lists.size(); ++core) arrays.emplace_back(operands[core], starts[core]);
-  return traffic.memory == nullptr ? step_arrays(arrays, limit) : step_with_memory(arrays, limit, traffic);
+  for (std::size_t core = 0; core < lists.size(); ++core) {
+    arrays.emplace_back(operands[core], starts[core], how.kernels);
+  }
+  return traffic.memory == nullptr ? step_arrays(arrays, limit, heart)
+                                   : step_with_memory(arrays, limit, traffic, heart);
 }
 
-/// given: null, or the starts of the folds of the one core.
 template <class Operand, class Sum>
 Counts simulate(const ArrayConfig& config, const Layer& layer, const Operand* w, const Operand* x, Sum* y,
-                const MemoryConfig* memory, const std::vector<FoldStart>* given) {
+                const Stepping& how) {
+  const MemoryConfig* const memory = how.memory;
   // Only to refuse a run that would not end; no figure of it is reported.
   require_steppable(config, checked_mul(simulate_event(config, layer).cycles, config.cores, "cycle engine"));
   ArrayConfig array = config;
@@ -173,14 +215,14 @@ Counts simulate(const ArrayConfig& config, const Layer& layer, const Operand* w,
   if (memory != nullptr) {
     MemoryPlan plan = plan_memory(array, layer, cores, *memory);
     traffic.plan = std::move(plan.transfers);
-    if (plan.ranges_apart) fold_positions = range_positions(layer);
+    if (plan.ranges_apart) fold_positions = range_positions(array, layer);
   }
   const std::vector<FoldList> lists =
       split_by_core(list_folds(array, layer, cores, fold_positions, max_folds), cores);
   std::vector<std::vector<FoldStart>> starts;
   std::int64_t limit = 0;
   for (const FoldList& list : lists) {
-    starts.push_back(given != nullptr ? *given : clock_starts(array, list.folds));
+    starts.push_back(how.starts != nullptr ? *how.starts : clock_starts(array, list.folds));
     require(starts.back().size() == list.folds.size(), "fold starts",
             std::to_string(list.folds.size()) + " starts", std::to_string(starts.back().size()));
     limit = std::max(limit, last_cycle(array, list.folds, starts.back()));
@@ -198,7 +240,11 @@ Counts simulate(const ArrayConfig& config, const Layer& layer, const Operand* w,
   }
   const std::vector<Operand> masked = masked_weights(layer, w);
   std::fill(y, y + layer.grid.m * layer.n, Sum{0});
-  const Operands<Operand, Sum> shared{array, layer, lists[0], std::move(block_col), masked.data(), x, y};
+  std::vector<std::uint8_t> kept, summed;
+  if (memory != nullptr && array.dataflow == Dataflow::is) kept = kept_weights(layer);
+  if (memory != nullptr) summed.resize(static_cast<std::size_t>(layer.grid.m * layer.n));
+  const Operands<Operand, Sum> shared{array, layer, lists[0],    std::move(block_col), masked.data(),
+                                      x,     y,     kept.data(), summed.data()};
   using WeightOps = WeightStationaryOperands<Operand, Sum>;
   using InputOps = InputStationaryOperands<Operand, Sum>;
   using OutputOps = OutputStationaryOperands<Operand, Sum>;
@@ -206,15 +252,15 @@ Counts simulate(const ArrayConfig& config, const Layer& layer, const Operand* w,
   switch (array.dataflow) {
     case Dataflow::ws:
       counts = step_all<StationaryArray<Operand, Sum, WeightOps>, WeightOps>(shared, lists, starts, limit,
-                                                                             traffic);
+                                                                             traffic, how);
       break;
     case Dataflow::is:
-      counts =
-          step_all<StationaryArray<Operand, Sum, InputOps>, InputOps>(shared, lists, starts, limit, traffic);
+      counts = step_all<StationaryArray<Operand, Sum, InputOps>, InputOps>(shared, lists, starts, limit,
+                                                                           traffic, how);
       break;
     case Dataflow::os:
-      counts =
-          step_all<OutputStationaryArray<Operand, Sum>, OutputOps>(shared, lists, starts, limit, traffic);
+      counts = step_all<OutputStationaryArray<Operand, Sum>, OutputOps>(shared, lists, starts, limit, traffic,
+                                                                        how);
       break;
   }
   counts.skipped_macs = layer.grid.m * layer.grid.k * layer.n - counts.macs;
@@ -225,14 +271,13 @@ Counts simulate(const ArrayConfig& config, const Layer& layer, const Operand* w,
 }  // namespace
 
 Counts simulate_cycle(const ArrayConfig& array, const Layer& layer, const float* w, const float* x, float* y,
-                      const MemoryConfig* memory, const std::vector<FoldStart>* starts) {
-  return simulate<float, float>(array, layer, w, x, y, memory, starts);
+                      const Stepping& how) {
+  return simulate<float, float>(array, layer, w, x, y, how);
 }
 
 Counts simulate_cycle(const ArrayConfig& array, const Layer& layer, const std::int8_t* w,
-                      const std::int8_t* x, std::int32_t* y, const MemoryConfig* memory,
-                      const std::vector<FoldStart>* starts) {
-  return simulate<std::int8_t, std::int32_t>(array, layer, w, x, y, memory, starts);
+                      const std::int8_t* x, std::int32_t* y, const Stepping& how) {
+  return simulate<std::int8_t, std::int32_t>(array, layer, w, x, y, how);
 }
 
 std::vector<ScheduledFold> schedule_folds(const ArrayConfig& array, const Layer& layer) {

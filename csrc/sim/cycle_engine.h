@@ -4,12 +4,21 @@
 #include <cstdint>
 #include <vector>
 
+#include "sim/array_kernels.h"
 #include "sim/counts.h"
 #include "sim/folding.h"
 #include "sim/memory_config.h"
 #include "sim/schedule.h"
 
 namespace pysim {
+
+/// How a layer is stepped; what comes back is the same with any kernels.
+struct Stepping {
+  const ArrayKernels& kernels;
+  const MemoryConfig* memory = nullptr;  ///< Null for the array alone; else channel and buffers too.
+  const std::vector<FoldStart>* starts = nullptr;  ///< Null for the rules of FoldClock, or one for each fold.
+  void (*poll)() = nullptr;  ///< Called at first and then every 50 ms or so; what it throws ends the run.
+};
 
 /// Counts of `layer` on `array`, and its output.
 ///
@@ -18,16 +27,13 @@ namespace pysim {
 /// Sums are taken in a fixed order: `os` in the order of the lanes; `ws` and `is` from the top row down
 /// within a fold, then fold after fold. float32 rounds after every product and sum; int32 wraps.
 ///
-/// memory: null for the array alone; with it, the channel and the buffers are stepped too.
-/// starts: null for the start rules of FoldClock, or one start per fold (tests try earlier ones).
 /// Throws std::invalid_argument if the arguments are out of range, or if stepping would take more than
 /// 2^34 PE-steps; std::logic_error if a register is overwritten before it has been read, or a buffer
 /// overflows.
 Counts simulate_cycle(const ArrayConfig& array, const Layer& layer, const float* w, const float* x, float* y,
-                      const MemoryConfig* memory = nullptr, const std::vector<FoldStart>* starts = nullptr);
+                      const Stepping& how);
 Counts simulate_cycle(const ArrayConfig& array, const Layer& layer, const std::int8_t* w,
-                      const std::int8_t* x, std::int32_t* y, const MemoryConfig* memory = nullptr,
-                      const std::vector<FoldStart>* starts = nullptr);
+                      const std::int8_t* x, std::int32_t* y, const Stepping& how);
 
 /// One fold's depth and start, for tests of the start rules.
 struct ScheduledFold {

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "base/check.h"
+#include "base/interrupt.h"
 #include "sim/schedule.h"
 
 namespace pysim {
@@ -130,6 +131,7 @@ class DemandLister {
     places_ = ceil_div(layer_.n, positions);
     require_few(places_);
     for (std::int64_t place = 0; place < places_; ++place) {
+      poll_interrupt();
       if (array_.dataflow == Dataflow::is && cores_.core_of(place) != core_) {
         demand_.place_elements.push_back(0);
         continue;
@@ -153,8 +155,8 @@ class DemandLister {
   }
 
   /// Most even cut of `operands` into pieces: operands of all but the last.
-  static std::int64_t piece_operands(std::int64_t operands) {
-    return ceil_div(operands, ceil_div(operands, max_piece_operands));
+  std::int64_t piece_operands(std::int64_t operands) const {
+    return ceil_div(operands, ceil_div(operands, array_.piece));
   }
 
   /// Cuts what a strip is fed into buckets of `lanes` lanes: weights and input units of each.
@@ -189,6 +191,7 @@ class DemandLister {
 
   /// Adds one list of the input units that reduction elements belong to, each once; returns its number.
   std::int32_t add_list(const std::vector<Span>& spans) {
+    poll_interrupt();
     const auto number = static_cast<std::int32_t>(demand_.list_begin.size() - 1);
     for (const Span span : spans) {
       for (std::int64_t k = span.begin; k < span.end; ++k) {
@@ -221,6 +224,7 @@ class DemandLister {
   }
 
   void add_piece(const Piece& piece) {
+    poll_interrupt();
     const auto number = static_cast<std::int32_t>(demand_.pieces.size());
     require_few(number + 1);
     demand_.pieces.push_back(piece);
@@ -241,114 +245,156 @@ class DemandLister {
     return elements;
   }
 
+  /// A strip of this core: what its folds need, each once however often it streams.
+  struct ListedStrip {
+    std::int64_t features;
+    std::int64_t depth;          ///< `os`: lanes; 0 where it has no fold.
+    std::int64_t parts;          ///< `ws`: folds. `os`: pieces of a fold.
+    std::int64_t part_operands;  ///< `os`: operands of every piece but the last.
+    std::int32_t first_weights;  ///< Of its first part; further ones follow.
+    std::int32_t first_list;
+  };
+
+  /// Lists weights and inputs of this core's strips.
+  ///
+  /// passes: how often the array takes a strip's weights from their buffer.
+  std::vector<ListedStrip> list_strips(std::int64_t passes) {
+    const bool ws = array_.dataflow == Dataflow::ws;
+    std::vector<ListedStrip> listed;
+    Strip strip;
+    std::vector<WeightUnit> weights;
+    std::vector<std::vector<Span>> spans;
+    for (std::int64_t i = 0; i < folder_.strips(); ++i) {
+      if (cores_.core_of(i) != core_) continue;
+      folder_.fill_strip(i, strip);
+      ListedStrip out{strip.feature_end - strip.feature_begin,
+                      strip.lanes(),
+                      0,
+                      array_.rows,
+                      static_cast<std::int32_t>(demand_.weights.size()),
+                      static_cast<std::int32_t>(demand_.list_begin.size() - 1)};
+      if (out.depth > 0) {
+        if (!ws) out.part_operands = piece_operands(out.depth);
+        out.parts = ceil_div(out.depth, out.part_operands);
+        require_few(out.parts * places_);
+        fill_buckets(strip, out.part_operands, weights, spans);
+      }
+      for (std::int64_t part = 0; part < out.parts; ++part) {
+        const auto at = static_cast<std::size_t>(part);
+        add_weights(weights[at], part, out.parts);
+        add_list(spans[at]);
+        demand_.accesses.input_reads += elements_of(spans[at]) * layer_.n;
+        demand_.accesses.weight_reads += weights[at].elements * passes;
+      }
+      listed.push_back(out);
+    }
+    if (array_.swapped) number_quarters();
+    return listed;
+  }
+
+  /// Weights of all strips are used in turn: quarters of all of them.
+  void number_quarters() {
+    for (std::size_t u = 0; u < demand_.weights.size(); ++u) {
+      demand_.weights[u].quarter = static_cast<std::int32_t>(u * 4 / demand_.weights.size());
+    }
+  }
+
   void list_weight_stationary() {
     set_places(piece_operands(layer_.n));
     const std::int64_t fold_places = ranges_apart_ ? 1 : places_;
     const std::int64_t groups = ceil_div(places_, fold_places);
     demand_.inner_pieces = fold_places;
     demand_.weights_used_once = groups == 1;
+    const std::vector<ListedStrip> strips = list_strips(groups);
+    std::int64_t all_folds = 0;
+    for (const ListedStrip& strip : strips) {
+      demand_.accesses.output_writes += strip.parts * strip.features * layer_.n;
+      demand_.accesses.output_reads += std::max<std::int64_t>(0, strip.parts - 1) * strip.features * layer_.n;
+      if (groups > 1) demand_.inner_pieces = std::max(demand_.inner_pieces, strip.parts);
+      all_folds += strip.parts;
+    }
+    if (array_.swapped && groups > 1) demand_.inner_pieces = std::max<std::int64_t>(1, all_folds);
+    for (std::int64_t outer = 0; outer < (array_.swapped ? groups : 1); ++outer) {
+      for (const ListedStrip& strip : strips) {
+        if (strip.parts == 0) {
+          if (outer == 0) add_zeros(strip.features * layer_.n);
+          continue;
+        }
+        for (std::int64_t inner = 0; inner < (array_.swapped ? 1 : groups); ++inner) {
+          const std::int64_t first = (outer + inner) * fold_places;
+          add_range(strip, first, std::min(places_, first + fold_places) - 1);
+        }
+      }
+    }
+  }
+
+  /// `ws`: all folds of a strip stream the positions of places `first` to `last`.
+  void add_range(const ListedStrip& strip, std::int64_t first, std::int64_t last) {
     const std::int64_t skew = array_.rows + array_.cols - 2;
-    Strip strip;
-    std::vector<WeightUnit> weights;
-    std::vector<std::vector<Span>> spans;
-    for (std::int64_t i = 0; i < folder_.strips(); ++i) {
-      if (cores_.core_of(i) != core_) continue;
-      folder_.fill_strip(i, strip);
-      const std::int64_t folds = folder_.folds_of(strip);
-      const std::int64_t features = strip.feature_end - strip.feature_begin;
-      if (folds == 0) {
-        add_zeros(features * layer_.n);
-        continue;
-      }
-      require_few(folds * places_);
-      fill_buckets(strip, array_.rows, weights, spans);
-      const auto first_weights = static_cast<std::int32_t>(demand_.weights.size());
-      const auto first_list = static_cast<std::int32_t>(demand_.list_begin.size() - 1);
-      for (std::int64_t chunk = 0; chunk < folds; ++chunk) {
-        const auto at = static_cast<std::size_t>(chunk);
-        add_weights(weights[at], chunk, folds);
-        add_list(spans[at]);
-        demand_.accesses.input_reads += elements_of(spans[at]) * layer_.n;
-        demand_.accesses.weight_reads += weights[at].elements * groups;
-      }
-      demand_.accesses.output_writes += folds * features * layer_.n;
-      demand_.accesses.output_reads += (folds - 1) * features * layer_.n;
-      if (groups > 1) demand_.inner_pieces = std::max(demand_.inner_pieces, folds);
-      for (std::int64_t first = 0; first < places_; first += fold_places) {
-        const std::int64_t last = std::min(places_, first + fold_places) - 1;
-        const std::int64_t depth = last * place_positions_ + positions_of(last) - first * place_positions_;
-        const auto outputs = static_cast<std::int32_t>(demand_.outputs.size());
-        for (std::int64_t place = first; place <= last; ++place) {
-          add_output(features * positions_of(place), place, places_);
+    const std::int64_t depth = last * place_positions_ + positions_of(last) - first * place_positions_;
+    const auto outputs = static_cast<std::int32_t>(demand_.outputs.size());
+    for (std::int64_t place = first; place <= last; ++place) {
+      add_output(strip.features * positions_of(place), place, places_);
+    }
+    for (std::int64_t chunk = 0; chunk < strip.parts; ++chunk) {
+      const FoldStart start = add_fold(depth);
+      for (std::int64_t place = first; place <= last; ++place) {
+        Piece piece;
+        piece.stream = start.stream + (place - first) * place_positions_;
+        piece.stream_end = piece.stream + positions_of(place);
+        piece.result = piece.stream + skew;
+        piece.result_end = piece.stream_end + skew;
+        piece.inputs = strip.first_list + static_cast<std::int32_t>(chunk);
+        piece.place = static_cast<std::int32_t>(place);
+        piece.output = outputs + static_cast<std::int32_t>(place - first);
+        if (place == first) {
+          piece.preload = start.preload;
+          piece.weights = strip.first_weights + static_cast<std::int32_t>(chunk);
         }
-        for (std::int64_t chunk = 0; chunk < folds; ++chunk) {
-          const FoldStart start = add_fold(depth);
-          for (std::int64_t place = first; place <= last; ++place) {
-            Piece piece;
-            piece.stream = start.stream + (place - first) * place_positions_;
-            piece.stream_end = piece.stream + positions_of(place);
-            piece.result = piece.stream + skew;
-            piece.result_end = piece.stream_end + skew;
-            piece.inputs = first_list + static_cast<std::int32_t>(chunk);
-            piece.place = static_cast<std::int32_t>(place);
-            piece.output = outputs + static_cast<std::int32_t>(place - first);
-            if (place == first) {
-              piece.preload = start.preload;
-              piece.weights = first_weights + static_cast<std::int32_t>(chunk);
-            }
-            add_piece(piece);
-          }
-        }
+        add_piece(piece);
       }
     }
   }
 
   void list_output_stationary() {
     set_places(array_.rows);
-    const std::int64_t skew = array_.rows + array_.cols - 2;
-    Strip strip;
-    std::vector<WeightUnit> weights;
-    std::vector<std::vector<Span>> spans;
-    for (std::int64_t i = 0; i < folder_.strips(); ++i) {
-      if (cores_.core_of(i) != core_) continue;
-      folder_.fill_strip(i, strip);
-      const std::int64_t features = strip.feature_end - strip.feature_begin;
-      const std::int64_t depth = strip.lanes();
-      if (depth == 0) {
-        add_zeros(features * layer_.n);
-        continue;
-      }
-      const std::int64_t operands = piece_operands(depth);
-      const std::int64_t pieces = ceil_div(depth, operands);
-      require_few(pieces * places_);
-      fill_buckets(strip, operands, weights, spans);
-      const auto first_weights = static_cast<std::int32_t>(demand_.weights.size());
-      const auto first_list = static_cast<std::int32_t>(demand_.list_begin.size() - 1);
-      for (std::int64_t part = 0; part < pieces; ++part) {
-        add_weights(weights[static_cast<std::size_t>(part)], part, pieces);
-        add_list(spans[static_cast<std::size_t>(part)]);
-        demand_.accesses.input_reads += elements_of(spans[static_cast<std::size_t>(part)]) * layer_.n;
-        demand_.accesses.weight_reads += weights[static_cast<std::size_t>(part)].elements * places_;
-      }
-      demand_.inner_pieces = std::max(demand_.inner_pieces, pieces);
-      demand_.accesses.output_writes += features * layer_.n;
-      for (std::int64_t place = 0; place < places_; ++place) {
-        const FoldStart start = add_fold(depth);
-        for (std::int64_t part = 0; part < pieces; ++part) {
-          Piece piece;
-          piece.stream = start.stream + part * operands;
-          piece.stream_end = std::min(start.stream + depth, piece.stream + operands);
-          piece.inputs = first_list + static_cast<std::int32_t>(part);
-          piece.place = static_cast<std::int32_t>(place);
-          piece.weights = first_weights + static_cast<std::int32_t>(part);
-          if (part == pieces - 1) {
-            piece.result = start.stream + depth + skew;
-            piece.result_end = piece.result + array_.rows;
-            piece.output = add_output(features * positions_of(place), 0, 1);
-          }
-          add_piece(piece);
+    const std::vector<ListedStrip> strips = list_strips(places_);
+    std::int64_t all_pieces = 0;
+    for (const ListedStrip& strip : strips) {
+      demand_.inner_pieces = std::max(demand_.inner_pieces, strip.parts);
+      if (strip.parts > 0) demand_.accesses.output_writes += strip.features * layer_.n;
+      all_pieces += strip.parts;
+    }
+    if (array_.swapped) demand_.inner_pieces = std::max<std::int64_t>(1, all_pieces);
+    for (std::int64_t outer = 0; outer < (array_.swapped ? places_ : 1); ++outer) {
+      for (const ListedStrip& strip : strips) {
+        if (strip.parts == 0) {
+          if (outer == 0) add_zeros(strip.features * layer_.n);
+          continue;
+        }
+        for (std::int64_t inner = 0; inner < (array_.swapped ? 1 : places_); ++inner) {
+          add_tile(strip, outer + inner);
         }
       }
+    }
+  }
+
+  /// `os`: one fold of a strip, for the positions of `place`.
+  void add_tile(const ListedStrip& strip, std::int64_t place) {
+    const FoldStart start = add_fold(strip.depth);
+    for (std::int64_t part = 0; part < strip.parts; ++part) {
+      Piece piece;
+      piece.stream = start.stream + part * strip.part_operands;
+      piece.stream_end = std::min(start.stream + strip.depth, piece.stream + strip.part_operands);
+      piece.inputs = strip.first_list + static_cast<std::int32_t>(part);
+      piece.place = static_cast<std::int32_t>(place);
+      piece.weights = strip.first_weights + static_cast<std::int32_t>(part);
+      if (part == strip.parts - 1) {
+        piece.result = start.stream + strip.depth + array_.rows + array_.cols - 2;
+        piece.result_end = piece.result + array_.rows;
+        piece.output = add_output(strip.features * positions_of(place), 0, 1);
+      }
+      add_piece(piece);
     }
   }
 
@@ -369,40 +415,59 @@ class DemandLister {
     const std::vector<Tile> tiles = list_tiles(features, ranges, touched, streamed);
     const std::int64_t computed = std::count(streamed.begin(), streamed.end(), 1);
     demand_.accesses.output_reads = demand_.accesses.output_writes - computed * core_positions_;
-    const std::int64_t skew = array_.rows + array_.cols - 2;
-    for (std::int64_t place = core_; place < places_; place += cores_.cores()) {
-      const std::int64_t positions = positions_of(place);
-      std::vector<std::int32_t> outputs(static_cast<std::size_t>(ranges), -1);
+    std::vector<std::int64_t> places;
+    for (std::int64_t place = core_; place < places_; place += cores_.cores()) places.push_back(place);
+    std::vector<std::vector<std::int32_t>> outputs;  // (places, ranges).
+    const auto add_outputs = [&](std::size_t at) {
+      const std::int64_t positions = positions_of(places[at]);
+      outputs.emplace_back(static_cast<std::size_t>(ranges), -1);
       for (std::int64_t range = 0; range < ranges; ++range) {
         const std::int64_t size = std::min(layer_.grid.m, (range + 1) * features) - range * features;
-        if (touched[static_cast<std::size_t>(range)] != 0) {
-          outputs[static_cast<std::size_t>(range)] = add_output(size * positions, range, ranges);
-        } else {
+        if (touched[static_cast<std::size_t>(range)] == 0) {
           add_zeros(size * positions);
+          continue;
         }
+        const std::int64_t index = static_cast<std::int64_t>(at) * ranges + range;
+        outputs.back()[static_cast<std::size_t>(range)] =
+            array_.swapped ? add_output(size * positions, index, ranges * core_places_)
+                           : add_output(size * positions, range, ranges);
       }
-      for (const Tile& tile : tiles) {
-        const FoldStart start = add_fold(tile.depth);
-        std::int64_t stream = start.stream;
-        std::int32_t weights = tile.first_weights;
-        for (std::size_t range = 0; range < static_cast<std::size_t>(ranges); ++range) {
-          if (tile.operands[range] == 0) continue;
-          Piece piece;
-          piece.stream = stream;
-          piece.stream_end = stream + tile.operands[range];
-          piece.result = piece.stream + skew;
-          piece.result_end = piece.stream_end + skew;
-          piece.place = static_cast<std::int32_t>(place);
-          piece.weights = weights++;
-          piece.output = outputs[range];
-          if (stream == start.stream) {
-            piece.preload = start.preload;
-            piece.inputs = tile.list;
-          }
-          stream = piece.stream_end;
-          add_piece(piece);
-        }
+    };
+    if (!array_.swapped) {
+      for (std::size_t at = 0; at < places.size(); ++at) {
+        add_outputs(at);
+        for (const Tile& tile : tiles) add_tile_fold(tile, places[at], outputs[at]);
       }
+      return;
+    }
+    for (std::size_t at = 0; at < places.size(); ++at) add_outputs(at);
+    for (const Tile& tile : tiles) {
+      for (std::size_t at = 0; at < places.size(); ++at) add_tile_fold(tile, places[at], outputs[at]);
+    }
+  }
+
+  /// `is`: one fold of a reduction tile, for the positions of `place`.
+  void add_tile_fold(const Tile& tile, std::int64_t place, const std::vector<std::int32_t>& outputs) {
+    const std::int64_t skew = array_.rows + array_.cols - 2;
+    const FoldStart start = add_fold(tile.depth);
+    std::int64_t stream = start.stream;
+    std::int32_t weights = tile.first_weights;
+    for (std::size_t range = 0; range < tile.operands.size(); ++range) {
+      if (tile.operands[range] == 0) continue;
+      Piece piece;
+      piece.stream = stream;
+      piece.stream_end = stream + tile.operands[range];
+      piece.result = piece.stream + skew;
+      piece.result_end = piece.stream_end + skew;
+      piece.place = static_cast<std::int32_t>(place);
+      piece.weights = weights++;
+      piece.output = outputs[range];
+      if (stream == start.stream) {
+        piece.preload = start.preload;
+        piece.inputs = tile.list;
+      }
+      stream = piece.stream_end;
+      add_piece(piece);
     }
   }
 
@@ -411,6 +476,7 @@ class DemandLister {
     std::vector<Tile> tiles;
     ReductionTile tile;
     std::int64_t pieces = 0;
+    std::int64_t most = 0;  // Pieces of a tile.
     for (std::int64_t i = 0; i < folder_.reduction_tiles(); ++i) {
       folder_.fill_reduction_tile(i, tile);
       if (tile.depth == 0) continue;
@@ -435,16 +501,15 @@ class DemandLister {
         demand_.accesses.weight_reads += weights[range].elements * core_places_;
         ++pieces;
       }
+      most = std::max(most, static_cast<std::int64_t>(demand_.weights.size()) - out.first_weights);
       demand_.accesses.input_reads += tile.reduction.size() * core_positions_;
       demand_.accesses.output_writes += tile.depth * core_positions_;
       tiles.push_back(std::move(out));
     }
     require_few(pieces);
     require_few(pieces * core_places_);
-    demand_.inner_pieces = std::max<std::int64_t>(1, pieces);
-    for (std::size_t u = 0; u < demand_.weights.size(); ++u) {
-      demand_.weights[u].quarter = static_cast<std::int32_t>(u * 4 / demand_.weights.size());
-    }
+    demand_.inner_pieces = std::max<std::int64_t>(1, array_.swapped ? most : pieces);
+    number_quarters();
     return tiles;
   }
 
@@ -485,8 +550,8 @@ class DemandLister {
 
 }  // namespace
 
-std::int64_t range_positions(const Layer& layer) {
-  return ceil_div(layer.n, ceil_div(layer.n, max_piece_operands));
+std::int64_t range_positions(const ArrayConfig& array, const Layer& layer) {
+  return ceil_div(layer.n, ceil_div(layer.n, array.piece));
 }
 
 std::vector<Demand> list_demands(const ArrayConfig& array, const Layer& layer, const CoreMap& cores,

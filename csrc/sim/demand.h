@@ -11,9 +11,6 @@
 
 namespace pysim {
 
-/// At most this many consecutive operands of a fold's stream are one piece.
-constexpr std::int64_t max_piece_operands = 256;
-
 /// Consecutive operands of one fold. Cycles are the array's own: those it would have without any stall.
 struct Piece {
   std::int64_t preload = -1;    ///< First cycle of the fold's preload; -1 but in a preloaded fold's first.
@@ -76,12 +73,12 @@ struct Demand {
 /// Cuts the layer into the pieces of every core.
 ///
 /// ranges_apart: `ws` alone: whether all folds of a strip stream one range of the positions before the next
-/// range's turn comes, so that each fold streams one range. Throws std::invalid_argument if it is out of
+/// range's turn comes, so that each fold streams one range; needed where `array` swaps the loops. Throws std::invalid_argument if it is out of
 /// range or a core has more than 2^22.
 std::vector<Demand> list_demands(const ArrayConfig& array, const Layer& layer, const CoreMap& cores,
                                  bool ranges_apart);
 
 /// `ws`: positions of every range but the last.
-std::int64_t range_positions(const Layer& layer);
+std::int64_t range_positions(const ArrayConfig& array, const Layer& layer);
 
 }  // namespace pysim

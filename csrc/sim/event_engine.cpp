@@ -1,10 +1,13 @@
 #include "sim/event_engine.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/checked_math.h"
+#include "base/interrupt.h"
 #include "sim/cores.h"
 #include "sim/demand.h"
+#include "sim/dram.h"
 #include "sim/memory.h"
 #include "sim/schedule.h"
 
@@ -29,14 +32,21 @@ void count_folds(const ArrayConfig& array, std::int64_t depth, std::int64_t fold
 void add_memory(const ArrayConfig& array, const Layer& layer, const MemoryConfig& memory,
                 const CoreMap& cores, Counts& counts) {
   const MemoryPlan plan = plan_memory(array, layer, cores, memory);
-  const MemoryTiming timing = time_plan(plan.transfers, memory);
+  MemoryTiming timing = time_plan(plan.transfers, memory);
   counts.memory.emplace();
   count_traffic(plan, *counts.memory);
+  if (memory.dram.present()) {
+    const ChannelUse use = list_channel_use(plan.transfers, memory);
+    counts.memory->dram_bursts = use.bursts;
+    counts.memory->row_misses = use.row_misses;
+    counts.memory->row_conflicts = use.row_conflicts;
+  }
   counts.folds = 0;
   for (const Demand& demand : plan.demands) counts.folds += demand.folds;
   counts.memory->compute_cycles = timing.compute_cycles;
   std::copy(timing.stalls, timing.stalls + 3, counts.memory->stalls);
   counts.cycles = timing.cycles;
+  counts.cores = std::move(timing.cores);
 }
 
 }  // namespace
@@ -53,16 +63,20 @@ Counts simulate_event(const ArrayConfig& array, const Layer& layer, const Memory
     // as long as the tile of the last fold comes last.
     ReductionTile tile;
     for (std::int64_t i = 0; i < folder.reduction_tiles(); ++i) {
+      poll_interrupt();
       folder.fill_reduction_tile(i, tile);
       if (tile.depth == 0) continue;
-      // The first core has as many position tiles as any.
-      clocks[0].add(tile.depth, ceil_div(folder.position_tiles(), cores.cores()));
+      for (std::int64_t core = 0; core < cores.cores(); ++core) {
+        clocks[static_cast<std::size_t>(core)].add(
+            tile.depth, ceil_div(folder.position_tiles() - core, cores.cores()));
+      }
       count_folds(array, tile.depth, folder.position_tiles(), slots, counts);
       counts.macs += tile.depth * tile.reduction.size() * layer.n;
     }
   } else {
     Strip strip;
     for (std::int64_t i = 0; i < folder.strips(); ++i) {
+      poll_interrupt();
       folder.fill_strip(i, strip);
       const std::int64_t folds = folder.folds_of(strip);
       if (folds == 0) continue;
@@ -71,7 +85,10 @@ Counts simulate_event(const ArrayConfig& array, const Layer& layer, const Memory
       counts.macs += strip_macs(strip, layer.n);
     }
   }
-  for (const FoldClock& clock : clocks) counts.cycles = std::max(counts.cycles, clock.total_cycles());
+  for (const FoldClock& clock : clocks) {
+    counts.cores.push_back({clock.total_cycles()});
+    counts.cycles = std::max(counts.cycles, clock.total_cycles());
+  }
   counts.skipped_macs = layer.grid.m * layer.grid.k * layer.n - counts.macs;
   counts.kept_macs = folder.kept_weights() * layer.n;
   counts.padded_macs = slots - counts.macs;

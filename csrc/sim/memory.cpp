@@ -11,6 +11,8 @@
 
 #include "base/check.h"
 #include "base/checked_math.h"
+#include "base/interrupt.h"
+#include "sim/dram.h"
 
 namespace pysim {
 namespace {
@@ -49,6 +51,8 @@ MemoryTiming time_plan(const TransferPlan& plan, const MemoryConfig& memory, Tim
   std::vector<StallSum> stalls(cores);
   std::vector<std::array<std::int64_t, 3>> by_cause(cores, {0, 0, 0});
   std::vector<std::int64_t> done(plan.transfers.size());
+  ChannelUse use;
+  if (memory.dram.present()) use = list_channel_use(plan, memory);
   std::int64_t channel = 0;
   std::size_t next = 0;
   const auto run_through = [&](std::size_t end) {
@@ -56,12 +60,15 @@ MemoryTiming time_plan(const TransferPlan& plan, const MemoryConfig& memory, Tim
       const Transfer& transfer = plan.transfers[next];
       const StallSum& own = stalls[static_cast<std::size_t>(transfer.core)];
       const std::int64_t start = std::max(channel, own.time_of(transfer.after));
-      channel = checked_add(start, memory.channel_cycles(transfer.bytes), "memory cycles");
-      done[next] = checked_add(channel, is_read(transfer.kind) ? memory.latency : 0, "memory cycles");
+      const std::int64_t busy =
+          memory.dram.present() ? use.cycles[next] : memory.channel_cycles(transfer.bytes);
+      channel = end_of_work(memory.dram, start, busy);
+      done[next] = checked_add(channel, is_read(transfer.kind) ? memory.read_latency() : 0, "memory cycles");
       if (log != nullptr) log->transfers.push_back({start, channel});
     }
   };
   const auto pass = [&](std::size_t core, const Gate& gate) {
+    poll_interrupt();
     if (gate.transfer < 0) return;
     const auto needed = static_cast<std::size_t>(gate.transfer);
     run_through(needed + 1);
@@ -108,6 +115,11 @@ MemoryTiming time_plan(const TransferPlan& plan, const MemoryConfig& memory, Tim
   }
   timing.cycles = std::max(array, channel);
   timing.stalls[static_cast<std::size_t>(StallCause::output)] += timing.cycles - array;
+  for (std::size_t core = 0; core < cores; ++core) {
+    const std::array<std::int64_t, 3>& own = by_cause[core];
+    timing.cores.push_back({plan.cores[core].compute_cycles, {own[0], own[1], own[2]}});
+  }
+  std::copy(timing.stalls, timing.stalls + 3, timing.cores[static_cast<std::size_t>(last)].stalls);
   if (log != nullptr) {
     if (timing.cycles > array) {
       log->stalls.push_back({last, StallCause::output, array, timing.cycles - array});
@@ -121,11 +133,19 @@ TransferPlan cheapest_plan(const std::vector<Demand>& demands, const MemoryConfi
                            std::int64_t block_rows, bool requests) {
   std::vector<TransferPlanner> planners;
   RuleNumbers counts{1, 1, 1, 1};
+  std::int64_t address = 0;
+  bool inputs_fit = true;
+  bool weights_fit = true;
   for (std::size_t core = 0; core < demands.size(); ++core) {
     planners.emplace_back(demands[core], memory, core == 0 ? block_rows + 1 : 0,
                           static_cast<std::int32_t>(core));
-    if (requests) planners.back().list_requests();
-    const RuleNumbers own = planners.back().rule_counts();
+    if (requests || memory.dram.present()) address = planners.back().list_requests(address);
+    inputs_fit = inputs_fit && planners.back().all_inputs_fit();
+    weights_fit = weights_fit && planners.back().all_weights_fit();
+  }
+  for (TransferPlanner& planner : planners) {
+    if (memory.dram.present()) planner.compare_rows(inputs_fit, weights_fit);
+    const RuleNumbers own = planner.rule_counts();
     counts = {std::max(counts.inputs, own.inputs), std::max(counts.weights, own.weights),
               std::max(counts.sums, own.sums), std::max(counts.lag, own.lag)};
   }
@@ -173,8 +193,9 @@ MemoryPlan plan_memory(const ArrayConfig& array, const Layer& layer, const CoreM
     plan.transfers = cheapest_plan(plan.demands, memory, layer.grid.block_rows(), requests);
     return plan;
   };
-  MemoryPlan plan = plan_with(false);
-  if (array.dataflow != Dataflow::ws || layer.n <= max_piece_operands) return plan;
+  const bool has_ranges = array.dataflow == Dataflow::ws && layer.n > array.piece;
+  MemoryPlan plan = plan_with(has_ranges && array.swapped);
+  if (!has_ranges || array.swapped) return plan;
   MemoryPlan apart = plan_with(true);
   const std::int64_t cycles = time_plan(plan.transfers, memory).cycles;
   const std::int64_t cycles_apart = time_plan(apart.transfers, memory).cycles;

@@ -71,6 +71,18 @@ void MemoryConfig::check() const {
   require_within(output_bits, 1, max_bits, "memory output_bits");
   require_within(accumulator_bits, 1, max_bits, "memory accumulator_bits");
   require_within(index_bits, 0, max_bits, "memory index_bits");
+  dram.check();
+}
+
+void DramConfig::check() const {
+  if (!present()) return;
+  require_within(banks, 1, max_banks, "memory dram banks");
+  require_within(burst_bytes, 1, max_burst_bytes, "memory dram burst_bytes");
+  require_within(row_bytes, burst_bytes, max_row_bytes, "memory dram row_bytes");
+  require(row_bytes % burst_bytes == 0, "memory dram row_bytes",
+          "a multiple of " + std::to_string(burst_bytes), std::to_string(row_bytes));
+  for (const std::int64_t time : {t_cl, t_rcd, t_rp, t_rfc}) require_within(time, 0, max_cycles, "memory dram");
+  require_within(t_refi, refresh_cycles() + 1, max_cycles, "memory dram t_refi");
 }
 
 void ConvShape::check(std::int64_t kernel_positions, std::int64_t n) const {

@@ -7,6 +7,32 @@
 
 namespace pysim {
 
+/// What is off chip, with mode rowbuffer: banks that each hold one row open. See docs/machine.md, "DRAM rows".
+/// Times are in array cycles.
+struct DramConfig {
+  std::int64_t banks = 0;        ///< 0: no rows are followed; every byte costs the same.
+  std::int64_t row_bytes = 1;    ///< A multiple of `burst_bytes`.
+  std::int64_t burst_bytes = 1;  ///< What one request moves, whole.
+  std::int64_t t_cl = 0;         ///< From the end of a read to its data, beside the latency.
+  std::int64_t t_rcd = 0;        ///< To open a row.
+  std::int64_t t_rp = 0;         ///< To close one.
+  std::int64_t t_rfc = 0;        ///< That a refresh takes; 0: there is none.
+  std::int64_t t_refi = 1;       ///< From one refresh to the next.
+
+  static constexpr std::int64_t max_banks = 4096;
+  static constexpr std::int64_t max_row_bytes = std::int64_t{1} << 30;
+  static constexpr std::int64_t max_burst_bytes = std::int64_t{1} << 16;
+  static constexpr std::int64_t max_cycles = std::int64_t{1} << 30;  ///< Of every time.
+
+  bool present() const { return banks > 0; }
+
+  /// Cycles of each `t_refi` in which nothing else happens: all rows are closed, refreshed, opened again.
+  std::int64_t refresh_cycles() const { return t_rfc == 0 ? 0 : t_rp + t_rfc + t_rcd; }
+
+  /// Throws std::invalid_argument if it is present and a field is out of range.
+  void check() const;
+};
+
 /// Capacities, the channel and operand widths. See docs/machine.md, "Memory".
 struct MemoryConfig {
   std::int64_t input_capacity = 0;   ///< Bytes of the input buffer, at least 1.
@@ -19,6 +45,7 @@ struct MemoryConfig {
   std::int64_t output_bits = 8;
   std::int64_t accumulator_bits = 32;
   std::int64_t index_bits = 32;
+  DramConfig dram{};
 
   static constexpr int fraction_bits = 20;                           ///< Of `bandwidth`.
   static constexpr std::int64_t max_bytes = std::int64_t{1} << 42;   ///< Of one transfer, one capacity.
@@ -32,6 +59,9 @@ struct MemoryConfig {
   std::int64_t channel_cycles(std::int64_t bytes) const {
     return bandwidth == 0 ? 0 : ceil_div(bytes << fraction_bits, bandwidth);
   }
+
+  /// Cycles from the end of a read on the channel to its data on chip.
+  std::int64_t read_latency() const { return latency + (dram.present() ? dram.t_cl : 0); }
 };
 
 /// Bytes of `elements` operands of `bits` each, packed, rounded up to whole bytes.

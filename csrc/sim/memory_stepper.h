@@ -83,11 +83,67 @@ class CoreStepper {
   StallCause waiting_for_ = StallCause::output;
 };
 
+/// The rows of the off-chip memory, burst by burst.
+class RowStepper {
+ public:
+  RowStepper(const TransferPlan& plan, const DramConfig& dram, MemoryCounts& counts)
+      : plan_(plan), dram_(dram), counts_(counts), open_(static_cast<std::size_t>(dram.banks), -1) {}
+
+  /// Goes to the next row that transfer `number` needs; false if it needs no more. opening: cycles until that
+  /// row is open; bytes: of the transfer's bursts in it until it goes to another.
+  bool next_row(std::size_t number, std::int64_t& opening, std::int64_t& bytes) {
+    if (!has_burst(number)) return false;
+    const std::int64_t row = row_of_burst();
+    std::int64_t& open = open_[static_cast<std::size_t>(row % dram_.banks)];
+    opening = open == row ? 0 : open < 0 ? dram_.t_rcd : dram_.t_rp + dram_.t_rcd;
+    counts_.row_misses += open < 0;
+    counts_.row_conflicts += open >= 0 && open != row;
+    open = row;
+    for (bytes = 0; has_burst(number) && row_of_burst() == row; ++burst_) {
+      bytes += dram_.burst_bytes;
+      ++counts_.dram_bursts;
+    }
+    return true;
+  }
+
+  /// Whether cycle `now` belongs to a refresh.
+  bool refreshing(std::int64_t now) const {
+    return now >= dram_.t_refi && now % dram_.t_refi < dram_.refresh_cycles();
+  }
+
+ private:
+  /// Goes on to the next request where the last one has no burst left.
+  bool has_burst(std::size_t number) {
+    while (request_ < plan_.requests.size() &&
+           plan_.requests[request_].transfer == static_cast<std::int32_t>(number)) {
+      const Request& request = plan_.requests[request_];
+      burst_ = std::max(burst_, request.address / dram_.burst_bytes);
+      if (burst_ * dram_.burst_bytes < request.address + request.bytes) return true;
+      ++request_;
+      burst_ = 0;
+    }
+    return false;
+  }
+
+  std::int64_t row_of_burst() const { return burst_ * dram_.burst_bytes / dram_.row_bytes; }
+
+  const TransferPlan& plan_;
+  const DramConfig& dram_;
+  MemoryCounts& counts_;
+  std::vector<std::int64_t> open_;  ///< (banks): the row that is open, or -1.
+  std::size_t request_ = 0;         ///< The next burst is of this request,
+  std::int64_t burst_ = 0;          ///< or of a later one; at least this number.
+};
+
 /// The channel that all cores share.
 class ChannelStepper {
  public:
   ChannelStepper(const TransferPlan& plan, const MemoryConfig& memory, MemoryCounts& counts)
-      : plan_(plan), memory_(memory), counts_(counts), arrival_(plan.transfers.size(), not_yet) {}
+      : plan_(plan),
+        memory_(memory),
+        counts_(counts),
+        rows_(plan, memory.dram, counts),
+        arrival_(plan.transfers.size(), not_yet) {}
 
   /// Whether the last byte has gone over the channel.
   bool done() const { return next_ == plan_.transfers.size(); }
@@ -96,41 +152,66 @@ class ChannelStepper {
   /// First half of cycle `now`: the transfer whose turn it is starts if it may. On an unlimited channel it is
   /// over at once, and the next one's turn comes.
   void begin(std::int64_t now, std::vector<CoreStepper>& cores) {
-    while (!done() && left_ == 0) {
+    while (!done() && !started_) {
       const Transfer& transfer = plan_.transfers[next_];
       CoreStepper& core = cores[static_cast<std::size_t>(transfer.core)];
       if (transfer.after > core.stepped()) return;
       core.start(transfer);
-      left_ = memory_.bandwidth == 0 ? 0 : transfer.bytes << MemoryConfig::fraction_bits;
-      if (left_ == 0) finish(now, cores);
+      started_ = true;
+      if (!memory_.dram.present()) move(transfer.bytes);
+      go_on(now, cores);
     }
   }
 
-  /// Second half of cycle `now`: bytes move.
+  /// Second half of cycle `now`: a row opens, or bytes move.
   void end(std::int64_t now, std::vector<CoreStepper>& cores) {
-    if (left_ == 0) return;
-    left_ -= std::min(left_, memory_.bandwidth);
-    if (left_ == 0) finish(now + 1, cores);
+    if (!started_ || (memory_.dram.present() && rows_.refreshing(now))) return;
+    if (opening_ > 0) {
+      --opening_;
+    } else {
+      left_ -= std::min(left_, memory_.bandwidth);
+    }
+    go_on(now + 1, cores);
   }
 
  private:
   static constexpr std::int64_t not_yet = std::numeric_limits<std::int64_t>::max();
+
+  void move(std::int64_t bytes) {
+    left_ = memory_.bandwidth == 0 ? 0 : bytes << MemoryConfig::fraction_bits;
+  }
+
+  /// At the beginning of cycle `now`: on to the transfer's next row once there is nothing left to do in one.
+  void go_on(std::int64_t now, std::vector<CoreStepper>& cores) {
+    while (started_ && opening_ == 0 && left_ == 0) {
+      std::int64_t bytes = 0;
+      if (memory_.dram.present() && rows_.next_row(next_, opening_, bytes)) {
+        move(bytes);
+      } else {
+        finish(now, cores);
+      }
+    }
+  }
 
   /// The transfer's last byte has gone by the beginning of cycle `now`.
   void finish(std::int64_t now, std::vector<CoreStepper>& cores) {
     const Transfer& transfer = plan_.transfers[next_];
     const bool written = transfer.kind == TransferKind::outputs || transfer.kind == TransferKind::spill;
     if (written) cores[static_cast<std::size_t>(transfer.core)].finish_write(transfer);
-    arrival_[next_] = written ? now : now + memory_.latency;
+    arrival_[next_] = written ? now : now + memory_.read_latency();
     counts_.add(transfer);
     ++next_;
+    started_ = false;
   }
 
   const TransferPlan& plan_;
   const MemoryConfig& memory_;
   MemoryCounts& counts_;
-  std::size_t next_ = 0;               ///< Transfer that is on the channel, or goes next.
-  std::int64_t left_ = 0;              ///< Of it, in 2^-20 bytes; 0 if none is on the channel.
+  RowStepper rows_;
+  std::size_t next_ = 0;      ///< Transfer that is on the channel, or goes next.
+  bool started_ = false;      ///< Whether it is on the channel.
+  std::int64_t opening_ = 0;  ///< Cycles until its row is open.
+  std::int64_t left_ = 0;     ///< Then to move, in 2^-20 bytes.
   std::vector<std::int64_t> arrival_;  ///< (transfers): cycle from which its gate is open.
 };
 

@@ -56,11 +56,15 @@ FoldList list_folds(const ArrayConfig& array, const Layer& layer, const CoreMap&
     const auto tiles = static_cast<std::int64_t>(list.tiles.size());
     require_few(tiles == 0 ? 0 : folder.position_tiles(), max_folds);
     require_few(tiles * (tiles == 0 ? 0 : folder.position_tiles()), max_folds);
-    for (std::int64_t position = 0; tiles > 0 && position < folder.position_tiles(); ++position) {
-      for (std::int64_t i = 0; i < tiles; ++i) {
-        const std::size_t depth = list.tiles[static_cast<std::size_t>(i)].features.size();
-        list.folds.push_back({i, position, static_cast<std::int64_t>(depth), cores.core_of(position)});
-      }
+    const auto add = [&](std::int64_t i, std::int64_t position) {
+      const std::size_t depth = list.tiles[static_cast<std::size_t>(i)].features.size();
+      list.folds.push_back({i, position, static_cast<std::int64_t>(depth), cores.core_of(position)});
+    };
+    const std::int64_t positions = tiles == 0 ? 0 : folder.position_tiles();
+    const std::int64_t outer = array.swapped ? tiles : positions;
+    const std::int64_t inner = array.swapped ? positions : tiles;
+    for (std::int64_t i = 0; i < outer; ++i) {
+      for (std::int64_t j = 0; j < inner; ++j) add(array.swapped ? i : j, array.swapped ? j : i);
     }
     return list;
   }
@@ -87,6 +91,13 @@ FoldList list_folds(const ArrayConfig& array, const Layer& layer, const CoreMap&
         list.folds.push_back({part, chunk, depth, cores.core_of(i), first});
       }
     }
+  }
+  if (array.swapped) {
+    // Position tiles, or the ranges of positions that folds start with, become the outermost loop.
+    const bool os = array.dataflow == Dataflow::os;
+    std::stable_sort(list.folds.begin(), list.folds.end(), [os](const Fold& a, const Fold& b) {
+      return os ? a.chunk < b.chunk : a.first_position < b.first_position;
+    });
   }
   return list;
 }

@@ -61,6 +61,24 @@ struct Held {
   bool stored = false;  ///< Whether a buffer holds it: neither padding nor in a pruned block.
 };
 
+/// Elements of a matrix that pass one port during a fold, one after the other.
+template <class Element>
+struct Stream {
+  Element* base = nullptr;
+  std::int64_t length = 0;              ///< Elements; 0 where the port is padding.
+  std::int64_t pitch = 1;               ///< Elements from one index to the next.
+  const std::int64_t* index = nullptr;  ///< Index of each, below 0 where there is none; null counts up.
+  std::int64_t index_step = 1;
+
+  /// Element t, or null if there is none.
+  [[gnu::always_inline]] Element* at(std::int64_t t) const {
+    if (t >= length) return nullptr;
+    if (index == nullptr) return base + t * pitch;
+    const std::int64_t i = index[t * index_step];
+    return i < 0 ? nullptr : base + i * pitch;
+  }
+};
+
 /// Matrices and geometry shared by the three dataflows. Weights of pruned blocks are zero in `w`.
 template <class Operand, class Sum>
 struct Operands {
@@ -71,6 +89,8 @@ struct Operands {
   const Operand* w;                     ///< (m, k).
   const Operand* x;                     ///< (k, n).
   Sum* y;                               ///< (m, n), zero before the first fold.
+  const std::uint8_t* kept;  ///< (m, k): whether the weight is in a kept block; if `is` is counted.
+  std::uint8_t* summed;  ///< (m, n): whether the output has a result already; null: accesses are not counted.
 
   const Fold& fold(std::int64_t f) const { return list.folds[static_cast<std::size_t>(f)]; }
   const StripLanes& strip(const Fold& fold) const { return list.strips[static_cast<std::size_t>(fold.part)]; }
@@ -83,7 +103,7 @@ struct Operands {
 
   /// The feed of array column `col`, or null where the strip has no feature.
   const FeedLanes* feed_of_col(const StripLanes& strip, std::int64_t col) const {
-    const auto index = static_cast<std::size_t>(col / array.feeder_cols());
+    const auto index = strip.feeds.size() == 1 ? 0 : static_cast<std::size_t>(col / array.feeder_cols());
     if (index >= strip.feeds.size() || col >= strip.feeds[index].col_end) return nullptr;
     return &strip.feeds[index];
   }
@@ -94,13 +114,13 @@ struct Operands {
     const FeedLanes* const feed = feed_of_col(strip, col);
     if (feed == nullptr || lane >= feed->lanes) return {Operand{0}, -1};
     const std::int64_t feature = strip.feature_begin + col;
-    const std::uint8_t* const kept = layer.mask + feature / layer.grid.bh * layer.grid.block_cols();
+    const std::uint8_t* const blocks = layer.mask + feature / layer.grid.bh * layer.grid.block_cols();
     std::int64_t chosen = -1;
     bool stored = false;
     for (std::int64_t i = 0; i < array.slot_members(); ++i) {
       const std::int64_t k = element(*feed, lane, i);
       if (k < 0) continue;
-      const bool keeps = kept[block_col[static_cast<std::size_t>(k)]] != 0;
+      const bool keeps = blocks[block_col[static_cast<std::size_t>(k)]] != 0;
       if (chosen < 0 || keeps) chosen = i;
       stored = keeps;
       if (keeps) break;
@@ -113,113 +133,123 @@ struct Operands {
 /// `ws`: rows hold lanes, columns features; positions are streamed.
 template <class Operand, class Sum>
 struct WeightStationaryOperands : Operands<Operand, Sum> {
-  /// Words that a buffer was read for: what is preloaded, what is streamed.
-  static std::int64_t& preloaded(ArrayAccesses& accesses) { return accesses.weight_reads; }
-  static std::int64_t& streamed(ArrayAccesses& accesses) { return accesses.input_reads; }
-  /// Whether the buffer holds what row `row` streams as operand t; only where the row is not padding.
-  bool stream_is_stored(std::int64_t, std::int64_t, std::int64_t) const { return true; }
+  /// Words that a buffer was read for: what enters from above, what enters from the left.
+  static std::int64_t& pushed_reads(ArrayAccesses& accesses) { return accesses.weight_reads; }
+  static std::int64_t& streamed_reads(ArrayAccesses& accesses) { return accesses.input_reads; }
+  /// Whether the buffer holds an operand that a feeder has sent.
+  bool is_stored(const Operand* /*operand*/) const { return true; }
 
-  /// Where the stream of a row starts, or null where the row is padding.
-  const Operand* stream_base(std::int64_t f, std::int64_t feeder, std::int64_t row,
-                             std::int64_t member) const {
+  /// What a feeder sends on one multiplexer line of a row.
+  Stream<const Operand> stream(std::int64_t f, std::int64_t feeder, std::int64_t row,
+                               std::int64_t member) const {
     const Fold& fold = this->fold(f);
     const StripLanes& strip = this->strip(fold);
-    if (feeder >= static_cast<std::int64_t>(strip.feeds.size())) return nullptr;
+    if (feeder >= static_cast<std::int64_t>(strip.feeds.size())) return {};
     const FeedLanes& feed = strip.feeds[static_cast<std::size_t>(feeder)];
     const std::int64_t lane = fold.chunk * this->array.rows + row;
-    if (lane >= feed.lanes) return nullptr;
+    if (lane >= feed.lanes) return {};
     const std::int64_t k = this->element(feed, lane, member);
-    return k < 0 ? nullptr : this->x + k * this->layer.n;
-  }
-  std::int64_t stream_offset(std::int64_t f, std::int64_t t) const {
-    return this->fold(f).first_position + t;
+    if (k < 0) return {};
+    return {.base = this->x + k * this->layer.n + fold.first_position, .length = fold.depth};
   }
 
-  Held<Operand> held(std::int64_t f, std::int64_t row, std::int64_t col) const {
+  /// Whether two folds push the same operands.
+  bool same_pushes(std::int64_t f, std::int64_t g) const {
+    return this->fold(f).part == this->fold(g).part && this->fold(f).chunk == this->fold(g).chunk;
+  }
+
+  /// What the j-th push of a preload brings into the top of a column.
+  Held<Operand> pushed(std::int64_t f, std::int64_t j, std::int64_t col) const {
     const Fold& fold = this->fold(f);
-    return this->weight(this->strip(fold), col, fold.chunk * this->array.rows + row);
+    return this->weight(this->strip(fold), col, (fold.chunk + 1) * this->array.rows - 1 - j);
   }
 
-  Sum* result(std::int64_t f, std::int64_t t, std::int64_t col) const {
+  /// Where the results of a column go.
+  Stream<Sum> results(std::int64_t f, std::int64_t col) const {
     const Fold& fold = this->fold(f);
     const StripLanes& strip = this->strip(fold);
     const std::int64_t feature = strip.feature_begin + col;
-    if (feature >= strip.feature_end) return nullptr;
-    return this->y + feature * this->layer.n + fold.first_position + t;
+    if (feature >= strip.feature_end) return {};
+    return {.base = this->y + feature * this->layer.n + fold.first_position, .length = fold.depth};
   }
 };
 
 /// `is`: rows hold reduction elements, columns positions; features are streamed.
 template <class Operand, class Sum>
 struct InputStationaryOperands : Operands<Operand, Sum> {
-  static std::int64_t& preloaded(ArrayAccesses& accesses) { return accesses.input_reads; }
-  static std::int64_t& streamed(ArrayAccesses& accesses) { return accesses.weight_reads; }
-  bool stream_is_stored(std::int64_t f, std::int64_t row, std::int64_t t) const {
+  static std::int64_t& pushed_reads(ArrayAccesses& accesses) { return accesses.input_reads; }
+  static std::int64_t& streamed_reads(ArrayAccesses& accesses) { return accesses.weight_reads; }
+  bool is_stored(const Operand* operand) const { return this->kept[operand - this->w] != 0; }
+
+  Stream<const Operand> stream(std::int64_t f, std::int64_t /*feeder*/, std::int64_t row,
+                               std::int64_t /*member*/) const {
     const TileFeatures& tile = this->tile(this->fold(f));
-    const std::int64_t block_row = tile.features[static_cast<std::size_t>(t)] / this->layer.grid.bh;
-    const std::int64_t col = this->block_col[static_cast<std::size_t>(tile.reduction.begin + row)];
-    return this->layer.mask[block_row * this->layer.grid.block_cols() + col] != 0;
+    if (row >= tile.reduction.size()) return {};
+    return {.base = this->w + tile.reduction.begin + row,
+            .length = static_cast<std::int64_t>(tile.features.size()),
+            .pitch = this->layer.grid.k,
+            .index = tile.features.data()};
   }
 
-  const Operand* stream_base(std::int64_t f, std::int64_t, std::int64_t row, std::int64_t) const {
-    const Span reduction = this->tile(this->fold(f)).reduction;
-    return row < reduction.size() ? this->w + reduction.begin + row : nullptr;
-  }
-  std::int64_t stream_offset(std::int64_t f, std::int64_t t) const {
-    return this->tile(this->fold(f)).features[static_cast<std::size_t>(t)] * this->layer.grid.k;
-  }
+  bool same_pushes(std::int64_t /*f*/, std::int64_t /*g*/) const { return false; }
 
-  Held<Operand> held(std::int64_t f, std::int64_t row, std::int64_t col) const {
+  Held<Operand> pushed(std::int64_t f, std::int64_t j, std::int64_t col) const {
     const Fold& fold = this->fold(f);
     const Span reduction = this->tile(fold).reduction;
+    const std::int64_t row = this->array.rows - 1 - j;
     const std::int64_t position = fold.chunk * this->array.cols + col;
     if (row >= reduction.size() || position >= this->layer.n) return {Operand{0}, -1};
     return {this->x[(reduction.begin + row) * this->layer.n + position], 0, true};
   }
 
-  Sum* result(std::int64_t f, std::int64_t t, std::int64_t col) const {
+  Stream<Sum> results(std::int64_t f, std::int64_t col) const {
     const Fold& fold = this->fold(f);
     const std::int64_t position = fold.chunk * this->array.cols + col;
-    if (position >= this->layer.n) return nullptr;
-    const std::int64_t feature = this->tile(fold).features[static_cast<std::size_t>(t)];
-    return this->y + feature * this->layer.n + position;
+    if (position >= this->layer.n) return {};
+    const TileFeatures& tile = this->tile(fold);
+    return {.base = this->y + position,
+            .length = static_cast<std::int64_t>(tile.features.size()),
+            .pitch = this->layer.n,
+            .index = tile.features.data()};
   }
 };
 
 /// `os`: rows hold positions, columns features; the lanes of the reduction are streamed.
 template <class Operand, class Sum>
 struct OutputStationaryOperands : Operands<Operand, Sum> {
-  bool row_is_real(std::int64_t f, std::int64_t feeder, std::int64_t row, std::int64_t t) const {
+  static std::int64_t& pushed_reads(ArrayAccesses& accesses) { return accesses.weight_reads; }
+  static std::int64_t& streamed_reads(ArrayAccesses& accesses) { return accesses.input_reads; }
+  bool is_stored(const Operand* /*operand*/) const { return true; }
+
+  Stream<const Operand> stream(std::int64_t f, std::int64_t feeder, std::int64_t row,
+                               std::int64_t member) const {
     const Fold& fold = this->fold(f);
     const StripLanes& strip = this->strip(fold);
-    return feeder < static_cast<std::int64_t>(strip.feeds.size()) &&
-           t < strip.feeds[static_cast<std::size_t>(feeder)].lanes &&
-           fold.chunk * this->array.rows + row < this->layer.n;
-  }
-  /// Whether a multiplexer line carries an input on this lane.
-  bool has_input(std::int64_t f, std::int64_t feeder, std::int64_t t, std::int64_t member) const {
-    return this->element(this->strip(this->fold(f)).feeds[static_cast<std::size_t>(feeder)], t, member) >= 0;
-  }
-  /// The input on one multiplexer line; only where row_is_real.
-  Operand input(std::int64_t f, std::int64_t feeder, std::int64_t row, std::int64_t t,
-                std::int64_t member) const {
-    const Fold& fold = this->fold(f);
-    const FeedLanes& feed = this->strip(fold).feeds[static_cast<std::size_t>(feeder)];
-    const std::int64_t k = this->element(feed, t, member);
-    return k < 0 ? Operand{0} : this->x[k * this->layer.n + fold.chunk * this->array.rows + row];
+    const std::int64_t position = fold.chunk * this->array.rows + row;
+    if (feeder >= static_cast<std::int64_t>(strip.feeds.size()) || position >= this->layer.n) return {};
+    const FeedLanes& feed = strip.feeds[static_cast<std::size_t>(feeder)];
+    return {.base = this->x + position,
+            .length = feed.lanes,
+            .pitch = this->layer.n,
+            .index = feed.elements.data() + member,
+            .index_step = this->array.slot_members()};
   }
 
-  Held<Operand> streamed_weight(std::int64_t f, std::int64_t col, std::int64_t t) const {
+  bool same_pushes(std::int64_t f, std::int64_t g) const { return this->fold(f).part == this->fold(g).part; }
+
+  /// The weight that enters the top of a column with operand t.
+  Held<Operand> pushed(std::int64_t f, std::int64_t t, std::int64_t col) const {
     return this->weight(this->strip(this->fold(f)), col, t);
   }
 
-  Sum* result(std::int64_t f, std::int64_t row, std::int64_t col) const {
+  /// Where the results of a column go, those of row 0 first.
+  Stream<Sum> results(std::int64_t f, std::int64_t col) const {
     const Fold& fold = this->fold(f);
     const StripLanes& strip = this->strip(fold);
     const std::int64_t feature = strip.feature_begin + col;
-    const std::int64_t position = fold.chunk * this->array.rows + row;
-    if (feature >= strip.feature_end || position >= this->layer.n) return nullptr;
-    return this->y + feature * this->layer.n + position;
+    if (feature >= strip.feature_end) return {};
+    const std::int64_t position = fold.chunk * this->array.rows;
+    return {.base = this->y + feature * this->layer.n + position, .length = this->layer.n - position};
   }
 };
 

@@ -9,273 +9,187 @@
 #include <vector>
 
 #include "sim/counts.h"
+#include "sim/left_edge.h"
 #include "sim/operands.h"
 #include "sim/pe.h"
 #include "sim/schedule.h"
+#include "sim/top_edge.h"
 
 namespace pysim {
 
 /// An array whose PEs hold sums. Within a cycle every read of a register comes before its write: columns
-/// drain before the PEs step, and rows are stepped from the bottom up.
+/// drain before the PEs step, and rows are stepped from the bottom up. First all control tokens move and
+/// every rule is checked, then all values move.
 template <class Operand, class Sum>
 class OutputStationaryArray {
  public:
+  using Lane = LaneOf<Operand>;
   using Ops = OutputStationaryOperands<Operand, Sum>;
 
-  OutputStationaryArray(const Ops& operands, const std::vector<FoldStart>& starts)
+  OutputStationaryArray(const Ops& operands, const std::vector<FoldStart>& starts,
+                        const ArrayKernels& kernels)
       : ops_(operands),
+        kernels_(kernels),
         rows_(operands.array.rows),
         cols_(operands.array.cols),
-        feeder_cols_(operands.array.feeder_cols()),
-        feeders_(ceil_div(cols_, feeder_cols_)),
-        members_(operands.array.slot_members()),
         folds_(static_cast<std::int64_t>(starts.size())),
-        x_ports_(static_cast<std::size_t>(rows_)),
-        w_ports_(static_cast<std::size_t>(cols_)),
-        feed_fold_(static_cast<std::size_t>(rows_ * feeders_), -1),
-        row_busy_until_(static_cast<std::size_t>(rows_), -1),
-        edge_until_(static_cast<std::size_t>(rows_), -1),
-        drain_in_(static_cast<std::size_t>(cols_), -1),
-        chain_left_(static_cast<std::size_t>(cols_), 0),
-        drained_(static_cast<std::size_t>(cols_), 0),
-        x_(static_cast<std::size_t>(members_), Plane<Operand>(rows_, cols_, Operand{0})),
-        token_(rows_, cols_, token::bubble),
-        w_(rows_, cols_, Operand{0}),
-        w_select_(rows_, cols_, -1),
-        w_token_(rows_, cols_, token::bubble),
-        acc_(rows_, cols_, Sum{0}),
-        hold_(rows_, cols_, Sum{0}),
-        hold_full_(rows_, cols_, 0),
-        chain_(rows_, cols_, Sum{0}),
-        chosen_(static_cast<std::size_t>(cols_), Operand{0}),
-        x_row_(static_cast<std::size_t>(members_), nullptr) {
-    std::int64_t number = 0;
-    for (std::int64_t f = 0; f < folds_; ++f) {
-      starts_.push_back(starts[static_cast<std::size_t>(f)].stream);
-      lengths_.push_back(ops_.fold(f).depth);
-      first_number_.push_back(number);
-      number += ops_.fold(f).depth;
-    }
-  }
+        left_(operands, Edge(stream_starts(starts), depths(operands), rows_), kernels.lanes),
+        top_(operands, stream_starts(starts), depths(operands), left_.words()),
+        columns_(static_cast<std::size_t>(cols_)),
+        finished_(static_cast<std::size_t>(left_.words()), 0),
+        draining_(static_cast<std::size_t>(left_.words()), 0),
+        work_(rows_ * left_.words()),
+        w_token_(rows_ + 1, left_.words()),
+        w_(rows_ + 1, left_.pitch()),
+        w_select_(operands.array.slot_members() > 1 ? rows_ + 1 : 0, left_.pitch()),
+        acc_(rows_, left_.pitch()),
+        hold_(rows_, left_.pitch()),
+        chain_(rows_, left_.pitch()),
+        hold_full_(rows_, left_.words()) {}
 
   /// Whether every result of every fold has left.
   bool done() const { return folds_ == 0 || columns_done_ == cols_; }
 
-  /// One clock edge. accesses: null if they need not be counted. Throws std::logic_error if a register is
+  /// Words taken from the buffers and put there so far; reads are zero if they are not counted.
+  ArrayAccesses accesses() const {
+    ArrayAccesses found;
+    Ops::streamed_reads(found) = left_.reads();
+    Ops::pushed_reads(found) = top_.reads();
+    found.output_writes = output_writes_;
+    return found;
+  }
+
+  /// One clock edge; cycles are counted from 0 and none is left out. Throws std::logic_error if a register is
   /// overwritten before it has been read.
-  void step(std::int64_t cycle, Counts& counts, ArrayAccesses* accesses) {
-    drain(cycle, counts, accesses);
-    for (std::int64_t r = rows_ - 1; r >= 0; --r) {
-      if (!enter_row(r, cycle, accesses)) continue;
-      move_weights(r, cycle, accesses);
-      const Operand* const x = meet_inputs(r);
-      if (cycle <= edge_until_[static_cast<std::size_t>(r)]) {
-        accumulate_at_edges(r, x, cycle);
-      } else {
-        const Operand* const w = w_.row(r);
-        Sum* const acc = acc_.row(r);
-        for (std::int64_t c = 0; c < cols_; ++c) acc[c] = multiply_add(acc[c], w[c], x[c]);
-      }
-      count(r, counts);
+  void step(std::int64_t cycle, Counts& counts) {
+    drain(cycle, counts);
+    left_.advance(cycle);
+    if (top_.advance(cycle)) {
+      top_.enter(cycle, w_.row(0), w_select_.row(0), w_token_.row(0));
+    } else {
+      std::fill(w_token_.row(0), w_token_.row(1), TokenWord{});
     }
+    const auto weights_repeat = [this](std::int64_t r) {
+      return std::equal(w_token_.row(r), w_token_.row(r + 1), w_token_.row(r + 1));
+    };
+    for (std::int64_t r = left_.enter_steady_rows(rows_ - 1, weights_repeat); r >= 0;
+         r = left_.enter_steady_rows(r - 1, weights_repeat)) {
+      step_tokens(r);
+    }
+    counts.macs += work_.macs();
+    counts.padded_macs += work_.padded();
+    kernels_.step(OutputStep<Lane>{left_.inputs(), w_.data(), w_select_.data(), acc_.data(), hold_.data()});
   }
 
  private:
-  std::int32_t word_of(const Port::Beat& beat) const {
-    const auto at = static_cast<std::size_t>(beat.fold);
-    auto word = static_cast<std::int32_t>((first_number_[at] + beat.index) << token::number_shift);
-    if (beat.index == 0) word |= token::first;
-    if (beat.index == lengths_[at] - 1) word |= token::last;
-    return word;
-  }
+  /// A column's results on their way out.
+  struct Column {
+    std::int64_t drained = -1;    ///< Fold that it drains, or drained last.
+    std::int64_t chain_left = 0;  ///< Its results that are still in the chain.
+    Stream<Sum> to;
+  };
 
-  /// Moves row r's inputs one PE on and lets the next one in; false if the row is empty.
-  bool enter_row(std::int64_t r, std::int64_t cycle, ArrayAccesses* accesses) {
-    const auto at = static_cast<std::size_t>(r);
-    Port::Beat beat{};
-    std::int32_t entering = token::bubble;
-    if (x_ports_[at].next(cycle - r, starts_, lengths_, beat)) {
-      entering = word_of(beat);
-      if ((entering & (token::first | token::last)) != 0) edge_until_[at] = cycle + cols_ - 1;
-      row_busy_until_[at] = cycle + cols_;  // One step longer than it is needed clears the last column.
-    } else if (cycle > row_busy_until_[at]) {
-      return false;
-    }
-    token_.shift_right(r, entering);
-    for (std::int64_t i = 0; i < members_; ++i) x_[static_cast<std::size_t>(i)].shift_right(r, Operand{0});
-    for (std::int64_t feeder = 0; feeder < feeders_; ++feeder) feed(r, feeder, accesses);
-    return true;
-  }
-
-  /// A feeder's first column: the input that belongs to the token there comes from the feeder.
-  void feed(std::int64_t r, std::int64_t feeder, ArrayAccesses* accesses) {
-    const std::int64_t col = feeder * feeder_cols_;
-    std::int32_t& word = token_.row(r)[col];
-    word &= ~token::real;
-    const auto at = static_cast<std::size_t>(r * feeders_ + feeder);
-    if (word >= 0 && (word & token::first) != 0) ++feed_fold_[at];
-    const std::int64_t f = feed_fold_[at];
-    std::int64_t t = 0;
-    if (word >= 0) {
-      t = (word >> token::number_shift) - first_number_[static_cast<std::size_t>(f)];
-      if (ops_.row_is_real(f, feeder, r, t)) word |= token::real;
-    }
-    for (std::int64_t i = 0; i < members_; ++i) {
-      x_[static_cast<std::size_t>(i)].row(r)[col] =
-          (word & token::real) != 0 ? ops_.input(f, feeder, r, t, i) : Operand{0};
-      if (accesses != nullptr && (word & token::real) != 0) {
-        accesses->input_reads += ops_.has_input(f, feeder, t, i);
-      }
-    }
-  }
-
-  /// Weights come down from row r - 1, or from the top.
-  void move_weights(std::int64_t r, std::int64_t cycle, ArrayAccesses* accesses) {
-    if (r > 0) {
-      const auto count = static_cast<std::size_t>(cols_);
-      std::memcpy(w_.row(r), w_.row(r - 1), count * sizeof(Operand));
-      std::memcpy(w_select_.row(r), w_select_.row(r - 1), count * sizeof(std::int32_t));
-      std::memcpy(w_token_.row(r), w_token_.row(r - 1), count * sizeof(std::int32_t));
-    } else {
-      for (std::int64_t c = 0; c < cols_; ++c) {
-        Port::Beat beat{};
-        Held<Operand> pushed{Operand{0}, -1};
-        std::int32_t word = token::bubble;
-        if (w_ports_[static_cast<std::size_t>(c)].next(cycle - c, starts_, lengths_, beat)) {
-          pushed = ops_.streamed_weight(beat.fold, c, beat.index);
-          word = word_of(beat);
-        }
-        if (accesses != nullptr) accesses->weight_reads += pushed.stored;
-        w_.row(0)[c] = pushed.value;
-        w_select_.row(0)[c] = pushed.select;
-        w_token_.row(0)[c] = word;
-      }
-    }
-    const std::int32_t* const word = token_.row(r);
-    const std::int32_t* const partner = w_token_.row(r);
-    std::int32_t differ = 0;
-    for (std::int64_t c = 0; c < cols_; ++c) differ |= (word[c] ^ partner[c]) & ~token::real;
-    if (differ != 0) {
+  void step_tokens(std::int64_t r) {
+    std::copy(w_token_.row(r), w_token_.row(r + 1), w_token_.row(r + 1));  // w follows if the row works.
+    const auto entered = left_.enter(r, w_token_.row(r + 1));
+    if (!entered.met) {
       throw std::logic_error("cycle engine: an input meets a weight of another element in row " +
                              std::to_string(r));
     }
+    if (entered.work == RowWork::edge) finish_sums(r);
+    count(r);
   }
 
-  /// Row r's inputs after each PE's multiplexer.
-  const Operand* meet_inputs(std::int64_t r) {
-    if (members_ == 1) return x_[0].row(r);
-    for (std::int64_t i = 0; i < members_; ++i) {
-      x_row_[static_cast<std::size_t>(i)] = x_[static_cast<std::size_t>(i)].row(r);
-    }
-    select_members(x_row_, w_select_.row(r), cols_, chosen_.data());
-    return chosen_.data();
-  }
-
-  /// Where a fold begins acc restarts; where it ends the sum goes to hold.
-  void accumulate_at_edges(std::int64_t r, const Operand* x, std::int64_t cycle) {
-    const std::int32_t* const word = token_.row(r);
-    const Operand* const w = w_.row(r);
-    Sum* const acc = acc_.row(r);
-    Sum* const hold = hold_.row(r);
-    std::int32_t* const full = hold_full_.row(r);
-    std::int32_t lost = 0;
-    for (std::int64_t c = 0; c < cols_; ++c) {
-      const std::int32_t last = (word[c] & token::last) >> 1;
-      acc[c] = multiply_add((word[c] & token::first) != 0 ? Sum{0} : acc[c], w[c], x[c]);
-      lost |= last & full[c];
-      full[c] |= last;
-      hold[c] = last != 0 ? acc[c] : hold[c];
-    }
-    if (lost != 0) {
-      throw std::logic_error("cycle engine: a sum overwrites a hold register of row " + std::to_string(r) +
-                             " that has not drained yet");
-    }
-    if (r < rows_ - 1) return;
-    for (std::int64_t c = 0; c < cols_; ++c) {
-      if ((word[c] & token::last) != 0) drain_in_[static_cast<std::size_t>(c)] = cycle + 1;
+  /// Where a fold ends the sum goes to hold; when the bottom one has, the column drains.
+  void finish_sums(std::int64_t r) {
+    const TokenWord* const word = left_.tokens(r);
+    std::uint64_t* const full = hold_full_.row(r);
+    for (std::int64_t i = 0; i < left_.words(); ++i) {
+      if ((word[i].last & full[i]) != 0) {
+        throw std::logic_error("cycle engine: a sum overwrites a hold register of row " + std::to_string(r) +
+                               " that has not drained yet");
+      }
+      full[i] |= word[i].last;
+      if (r == rows_ - 1) finished_[static_cast<std::size_t>(i)] = word[i].last;
     }
   }
 
-  void count(std::int64_t r, Counts& counts) {
-    const std::int32_t* const word = token_.row(r);
-    const std::int32_t* const select = w_select_.row(r);
-    std::int32_t real = 0;
-    std::int32_t busy = 0;
-    for (std::int64_t c = 0; c < cols_; ++c) {
-      busy += 1 + (word[c] >> 31);
-      real += ((word[c] & token::real) >> 2) & (1 + (select[c] >> 31));
+  void count(std::int64_t r) {
+    const TokenWord* const word = left_.tokens(r);
+    const TokenWord* const partner = w_token_.row(r + 1);
+    for (std::int64_t i = 0; i < left_.words(); ++i) {
+      work_.set(r * left_.words() + i, word[i].valid, word[i].real & partner[i].real);
     }
-    counts.macs += real;
-    counts.padded_macs += busy - real;
   }
 
   /// Chains move down one row; a column whose bottom PE has finished moves hold into chain first.
-  void drain(std::int64_t cycle, Counts& counts, ArrayAccesses* accesses) {
+  void drain(std::int64_t cycle, Counts& counts) {
     if (cycle <= chain_busy_until_) chain_.shift_down();
-    for (std::int64_t c = 0; c < cols_; ++c) {
-      const auto at = static_cast<std::size_t>(c);
-      if (drain_in_[at] == cycle) load_chain(c, cycle);
-      if (chain_left_[at] == 0) continue;
-      const std::int64_t row = --chain_left_[at];
-      Sum* const result = ops_.result(drained_[at], row, c);
-      if (result != nullptr) {
-        *result = chain_.row(rows_ - 1)[c];
-        if (accesses != nullptr) ++accesses->output_writes;
-      }
+    for (std::int64_t i = 0; i < left_.words(); ++i) {
+      const auto at = static_cast<std::size_t>(i);
+      each_col(finished_[at], i, [&](std::int64_t c) { load_chain(c, cycle); });
+      draining_[at] |= finished_[at];
+      finished_[at] = 0;
+      if (draining_[at] == 0) continue;
       counts.cycles = std::max(counts.cycles, cycle + 1);
-      if (row > 0) continue;
-      if (c == cols_ - 1) ++counts.folds;
-      if (++drained_[at] == folds_) ++columns_done_;
+      each_col(draining_[at], i, [&](std::int64_t c) { leave(c, counts); });
     }
   }
 
+  void leave(std::int64_t c, Counts& counts) {
+    Column& column = columns_[static_cast<std::size_t>(c)];
+    const std::int64_t row = --column.chain_left;
+    if (Sum* const result = column.to.at(row)) {
+      *result = static_cast<Sum>(chain_.row(rows_ - 1)[c]);
+      ++output_writes_;
+    }
+    if (row > 0) return;
+    draining_[static_cast<std::size_t>(c / word_bits)] &= ~bit_of(c);
+    if (c == cols_ - 1) ++counts.folds;
+    if (column.drained == folds_ - 1) ++columns_done_;
+  }
+
   void load_chain(std::int64_t c, std::int64_t cycle) {
-    const auto at = static_cast<std::size_t>(c);
-    if (chain_left_[at] != 0) {
+    Column& column = columns_[static_cast<std::size_t>(c)];
+    if (column.chain_left != 0) {
       throw std::logic_error("cycle engine: column " + std::to_string(c) +
-                             " drains into a chain that still holds " + std::to_string(chain_left_[at]) +
+                             " drains into a chain that still holds " + std::to_string(column.chain_left) +
                              " results");
     }
     for (std::int64_t r = 0; r < rows_; ++r) {
-      if (hold_full_.row(r)[c] == 0) {
+      std::uint64_t& full = hold_full_.row(r)[c / word_bits];
+      if ((full & bit_of(c)) == 0) {
         throw std::logic_error("cycle engine: column " + std::to_string(c) + " drains before row " +
                                std::to_string(r) + " has finished");
       }
+      full &= ~bit_of(c);
       chain_.row(r)[c] = hold_.row(r)[c];
-      hold_full_.row(r)[c] = 0;
     }
-    chain_left_[at] = rows_;
+    ++column.drained;
+    column.to = ops_.results(column.drained, c);
+    column.chain_left = rows_;
     chain_busy_until_ = cycle + rows_ - 1;
   }
 
   const Ops& ops_;
-  std::int64_t rows_;
-  std::int64_t cols_;
-  std::int64_t feeder_cols_;
-  std::int64_t feeders_;
-  std::int64_t members_;
-  std::int64_t folds_;
+  const ArrayKernels& kernels_;
+  std::int64_t rows_, cols_, folds_;
+  LeftEdge<Operand, Ops> left_;
+  TopEdge<Operand, Ops> top_;
 
-  std::vector<std::int64_t> starts_, lengths_;
-  std::vector<std::int64_t> first_number_;  ///< (folds): token number of each fold's first operand.
-  std::vector<Port> x_ports_, w_ports_;
-  std::vector<std::int64_t> feed_fold_;  ///< (rows, feeders): fold that the feeder is in.
-  std::vector<std::int64_t> row_busy_until_, edge_until_;
-  std::vector<std::int64_t> drain_in_;    ///< (cols): cycle in which the column loads its chain.
-  std::vector<std::int64_t> chain_left_;  ///< (cols): results in the chain.
-  std::vector<std::int64_t> drained_;     ///< (cols): folds that have left.
+  std::vector<Column> columns_;
+  std::vector<std::uint64_t> finished_;  ///< (words): columns whose bottom PE has just finished a fold.
+  std::vector<std::uint64_t> draining_;  ///< (words): columns with results in the chain.
   std::int64_t chain_busy_until_ = -1;
   std::int64_t columns_done_ = 0;
+  std::int64_t output_writes_ = 0;
+  WorkCount work_;
 
-  std::vector<Plane<Operand>> x_;
-  Plane<std::int32_t> token_;
-  Plane<Operand> w_;
-  Plane<std::int32_t> w_select_, w_token_;
-  Plane<Sum> acc_, hold_;
-  Plane<std::int32_t> hold_full_;
-  Plane<Sum> chain_;
-  std::vector<Operand> chosen_;
-  std::vector<Operand*> x_row_;
+  Plane<TokenWord> w_token_;  ///< (rows + 1): what enters row 0, then each row's; as w and w_select.
+  Plane<Lane> w_;
+  Plane<std::int32_t> w_select_;
+  Plane<Lane> acc_, hold_, chain_;
+  Plane<std::uint64_t> hold_full_;
 };
 
 }  // namespace pysim

@@ -42,7 +42,7 @@ Timeline list_timeline(const ArrayConfig& array, const Layer& layer, const Memor
   std::vector<StallSum> stalls(demands.size());
   if (memory != nullptr) {
     TimingLog log;
-    MemoryPlan chosen = plan_memory(array, layer, cores, *memory, cores.cores() == 1);
+    MemoryPlan chosen = plan_memory(array, layer, cores, *memory, true);
     demands = std::move(chosen.demands);
     const TransferPlan& plan = chosen.transfers;
     timeline.cycles = time_plan(plan, *memory, &log).cycles;

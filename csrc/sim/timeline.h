@@ -19,7 +19,7 @@ struct Timeline {
   std::vector<std::int64_t> transfer_core, transfer_kind, transfer_start, transfer_end, transfer_bytes;
   // Stalls, by the array cycle at which they are.
   std::vector<std::int64_t> stall_core, stall_cause, stall_start, stall_cycles;
-  // What the transfers read and write off chip, in channel order; with one core alone.
+  // What the transfers read and write off chip, in channel order.
   std::vector<std::int64_t> request_transfer, request_address, request_bytes;
   std::int64_t cycles = 0;
   bool cut = false;

@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/checked_math.h"
+#include "base/interrupt.h"
 
 namespace pysim {
 namespace {
@@ -126,15 +127,16 @@ TransferPlanner::TransferPlanner(const Demand& demand, const MemoryConfig& memor
   if (!all_inputs_fit_) find_next_uses();
 }
 
-void TransferPlanner::list_requests() {
+std::int64_t TransferPlanner::list_requests(std::int64_t begin) {
   requests_ = true;
-  std::int64_t next = 0;
+  pointer_address_ = begin;
+  std::int64_t next = begin;
   const auto next_region = [&] { next = ceil_div(next, region_alignment) * region_alignment; };
   const auto place = [&](std::vector<std::int64_t>& addresses, std::int64_t bytes) {
     addresses.push_back(next);
     next = checked_add(next, bytes, "memory addresses");
   };
-  next = pointer_bytes_;
+  next = checked_add(begin, pointer_bytes_, "memory addresses");
   next_region();
   for (std::size_t unit = 0; unit < weight_bytes_.size(); ++unit) {
     place(weight_address_, weight_bytes_[unit] + index_bytes_[unit]);
@@ -154,6 +156,15 @@ void TransferPlanner::list_requests() {
   for (const OutputUnit& unit : demand_.outputs) {
     place(sum_address_, bytes_of(unit.elements, memory_.accumulator_bits));
   }
+  next_region();
+  return next;
+}
+
+void TransferPlanner::compare_rows(bool inputs_fit, bool weights_fit) {
+  rows_ = true;
+  all_inputs_fit_ = inputs_fit;
+  all_weights_fit_ = weights_fit;
+  if (use_begin_.empty()) find_next_uses();
 }
 
 void TransferPlanner::find_next_uses() {
@@ -171,6 +182,7 @@ void TransferPlanner::find_next_uses() {
   std::vector<std::int32_t> next_of_unit(static_cast<std::size_t>(demand_.input_units) * input_bytes_.size(),
                                          no_piece);
   for (std::size_t j = pieces; j-- > 0;) {
+    poll_interrupt();
     const Piece& piece = demand_.pieces[j];
     if (piece.inputs < 0) continue;
     const std::int64_t begin = demand_.list_begin[static_cast<std::size_t>(piece.inputs)];
@@ -183,12 +195,13 @@ void TransferPlanner::find_next_uses() {
 }
 
 std::vector<KeepRule> TransferPlanner::keep_rules(bool all_fit, bool used_once) const {
-  if (all_fit) return {keep_all};
+  if (all_fit && !rows_) return {keep_all};
   std::vector<KeepRule> rules{{1, 0}};
   if (used_once) return rules;
   for (std::int32_t quarters = demand_.inner_pieces > 1 ? 0 : 1; quarters < 4; ++quarters) {
     rules.push_back({demand_.inner_pieces, quarters});
   }
+  if (all_fit) rules.push_back(keep_all);
   return rules;
 }
 
@@ -199,8 +212,7 @@ std::vector<std::int64_t> TransferPlanner::lags() const {
 }
 
 RuleNumbers TransferPlanner::rule_counts() const {
-  return {static_cast<std::int32_t>(keep_rules(all_inputs_fit_, false).size()),
-          static_cast<std::int32_t>(keep_rules(all_weights_fit_, demand_.weights_used_once).size()),
+  return {static_cast<std::int32_t>(input_rules().size()), static_cast<std::int32_t>(weight_rules().size()),
           sums_return_ ? 3 : 1, static_cast<std::int32_t>(lags().size())};
 }
 
@@ -208,8 +220,7 @@ PlanRules TransferPlanner::rules(const RuleNumbers& numbers) const {
   const auto pick = [](const auto& all, std::int32_t number) {
     return all[std::min(all.size() - 1, static_cast<std::size_t>(number))];
   };
-  return {pick(keep_rules(all_inputs_fit_, false), numbers.inputs),
-          pick(keep_rules(all_weights_fit_, demand_.weights_used_once), numbers.weights),
+  return {pick(input_rules(), numbers.inputs), pick(weight_rules(), numbers.weights),
           sums_return_ ? 4 - 2 * numbers.sums : 4, pick(lags(), numbers.lag)};
 }
 
@@ -387,7 +398,8 @@ std::optional<CoreTraffic> TransferPlanner::lay_out(const PlanRules& rules, Shor
   };
 
   if (pointer_bytes_ > 0)
-    add_transfer({TransferKind::row_pointers, core_, pointer_bytes_, pointer_bytes_, 0, 0, 0, 0}, 0);
+    add_transfer({TransferKind::row_pointers, core_, pointer_bytes_, pointer_bytes_, 0, 0, 0, 0},
+                 pointer_address_);
 
   // Preloads, streams and results of all pieces in the order of their array cycles. What is laid out at one
   // of them waits only for array cycles before it: the program cannot lock up.
@@ -405,6 +417,7 @@ std::optional<CoreTraffic> TransferPlanner::lay_out(const PlanRules& rules, Shor
     const std::int64_t at_stream = stream < pieces ? demand_.pieces[stream].stream : never;
     const std::int64_t at_result = result < pieces ? demand_.pieces[result].result : never;
     const std::int64_t now = std::min({at_preload, at_stream, at_result});
+    poll_interrupt();
     last_turn = now;
     emit_due(now);
     if (now == at_preload) {
@@ -449,6 +462,14 @@ TransferPlan share_channel(std::vector<CoreTraffic>&& cores) {
     number_of[static_cast<std::size_t>(plan.transfers[number].core)].push_back(
         static_cast<std::int32_t>(number));
   }
+  for (std::size_t core = 0; core < cores.size(); ++core) {
+    for (Request request : cores[core].requests) {
+      request.transfer = number_of[core][static_cast<std::size_t>(request.transfer)];
+      plan.requests.push_back(request);
+    }
+  }
+  std::stable_sort(plan.requests.begin(), plan.requests.end(),
+                   [](const Request& a, const Request& b) { return a.transfer < b.transfer; });
   for (std::size_t core = 0; core < cores.size(); ++core) {
     plan.cores.push_back(std::move(cores[core].plan));
     for (Gate& gate : plan.cores.back().gates) {

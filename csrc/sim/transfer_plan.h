@@ -61,7 +61,7 @@ struct CorePlan {
 struct TransferPlan {
   std::vector<Transfer> transfers;  ///< Of all cores, in channel order.
   std::vector<CorePlan> cores;
-  std::vector<Request> requests;  ///< In channel order; of one core, if asked for.
+  std::vector<Request> requests;  ///< In channel order, if asked for.
 };
 
 /// What is kept on chip between two uses of a unit, and how eagerly results are written. See docs/machine.md.
@@ -103,11 +103,20 @@ class TransferPlanner {
   /// pointers: row pointers that go over the channel first.
   TransferPlanner(const Demand& demand, const MemoryConfig& memory, std::int64_t pointers, std::int32_t core);
 
-  /// From now on lay_out also lists requests. Addresses are laid out for one core alone; docs/machine.md says
-  /// how.
-  void list_requests();
+  /// From now on lay_out also lists requests, at addresses from `begin` on, as docs/machine.md says; returns the
+  /// first address for another core.
+  std::int64_t list_requests(std::int64_t begin);
 
-  /// How many rules there are of each kind. More capacity has the same ones, or one that is surely as good.
+  bool all_inputs_fit() const { return all_inputs_fit_; }
+  bool all_weights_fit() const { return all_weights_fit_; }
+
+  /// From now on there are all rules for operands that do not fit, and keeping everything is one rule more, if
+  /// everything of all cores fits: with rows it is not surely the best, because a row that one transfer has
+  /// opened serves the next.
+  void compare_rows(bool inputs_fit, bool weights_fit);
+
+  /// How many rules there are of each kind. More capacity has the same ones, or one that is surely as good; with
+  /// rows the same ones and perhaps one more.
   RuleNumbers rule_counts() const;
 
   /// The rules of these numbers.
@@ -122,6 +131,10 @@ class TransferPlanner {
  private:
   void find_next_uses();
   std::vector<KeepRule> keep_rules(bool all_fit, bool used_once) const;
+  std::vector<KeepRule> input_rules() const { return keep_rules(all_inputs_fit_, false); }
+  std::vector<KeepRule> weight_rules() const {
+    return keep_rules(all_weights_fit_, demand_.weights_used_once);
+  }
   std::vector<std::int64_t> lags() const;
 
   const Demand& demand_;
@@ -138,10 +151,12 @@ class TransferPlanner {
   std::vector<std::uint8_t> input_on_chip_;  ///< (places, input units).
   bool requests_ = false;
   std::vector<std::int64_t> weight_address_, input_address_, output_address_, sum_address_, zero_address_;
+  std::int64_t pointer_address_ = 0;
   std::vector<std::int32_t> missing_units_;
   bool sums_return_ = false;  ///< Whether outputs are added to again after other outputs.
   bool all_inputs_fit_ = false;
   bool all_weights_fit_ = false;
+  bool rows_ = false;  ///< Whether rows are followed.
 };
 
 /// All cores' traffic on one channel, by turn, ties by lower core.

@@ -11,20 +11,16 @@ import click
 
 from pysim import __version__
 from pysim.cli.bench import bench as bench_commands
+from pysim.cli.experiment import experiment as experiment_command
+from pysim.cli.experiment import figure as figure_command
 from pysim.cli.hw import hw as hw_commands
-from pysim.cli.options import DEBUG, JSON, RESUME, SET, Blocks
+from pysim.cli.options import CHECKPOINT, DATA, DEBUG, INPUT, JSON, PAD32, RESUME, SET, Blocks
 from pysim.cli.progress import ProgressLine
+from pysim.cli.prune import prune as prune_command
 
 if TYPE_CHECKING:
     from pysim.config import Accelerator, Dataflow, Pipelining, Skip
 
-_DATA = click.option(
-    "--data",
-    default="fashion-mnist",
-    show_default=True,
-    metavar="SPEC",
-    help="fashion-mnist (embedded), synthetic, idx:DIR or cifar10:DIR.",
-)
 _SEED = click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
 
 
@@ -46,7 +42,11 @@ def cli() -> None:
 )
 @click.argument("model")
 @click.option(
-    "--block", "blocks", type=Blocks(), required=True, metavar="LIST", help="4, or 1x16, or 1,2,4,8,16."
+    "--block",
+    "blocks",
+    type=Blocks(),
+    metavar="LIST",
+    help="4, or 1x16, or 1,2,4,8,16. Needed unless --checkpoint is a pruned network.",
 )
 @click.option(
     "--sparsity",
@@ -75,13 +75,10 @@ def cli() -> None:
 )
 @click.option("--mux", type=click.IntRange(1), help="Block columns that may share a slot with --skip mux.")
 @click.option("--group-cols", type=click.IntRange(1), help="Array columns a group with --skip group.")
-@_DATA
-@click.option("--pad32", is_flag=True, help="Pad images to 32 x 32 pixels, the size of CIFAR-10.")
-@click.option(
-    "--checkpoint",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Dense weights to start from (safetensors). Default: the shipped ones, or training.",
-)
+@DATA
+@INPUT
+@PAD32
+@CHECKPOINT
 @click.option(
     "--dense-epochs",
     type=click.IntRange(1),
@@ -96,7 +93,9 @@ def cli() -> None:
     "--prune-all", is_flag=True, help="Also the first convolution, the classifier and 1x1 shortcuts."
 )
 @click.option(
-    "--batch", type=click.IntRange(1), default=1, show_default=True, help="Images simulated and timed."
+    "--batch",
+    type=click.IntRange(1),
+    help="Images simulated and timed. Default: 1, or the first number of --input.",
 )
 @click.option(
     "--threads", type=click.IntRange(1), help="Of the timed kernels. Default: 2, or 1 on a single core."
@@ -111,7 +110,7 @@ def cli() -> None:
 def run(
     ctx: click.Context,
     model: str,
-    blocks: tuple[tuple[int, int], ...],
+    blocks: tuple[tuple[int, int], ...] | None,
     sparsity: float,
     hw: str,
     overrides: tuple[str, ...],
@@ -120,13 +119,14 @@ def run(
     pipelining: Pipelining | None,
     mux: int | None,
     group_cols: int | None,
-    data: str,
+    data: str | None,
+    input_shape: str | None,
     pad32: bool,
     checkpoint: Path | None,
     dense_epochs: int,
     epochs: int,
     prune_all: bool,
-    batch: int,
+    batch: int | None,
     threads: int | None,
     explain: bool,
     no_measure: bool,
@@ -135,23 +135,29 @@ def run(
     as_json: bool,
     debug: bool,
 ) -> int:
-    """Prune MODEL in blocks, simulate it and time it."""
+    """Prune MODEL in blocks, simulate it and time it.
+
+    MODEL is a name (pysim info lists them), or module:factory for a model of your own.
+    """
+    if blocks is None and checkpoint is None:
+        raise click.MissingParameter(ctx=ctx, param_hint="'--block'", param_type="option")
     accelerator = _accelerator(hw, overrides, dataflow, skip, pipelining, mux, group_cols)
     from pysim import report, runner  # torch is imported here, after the options have been checked
 
+    spec, pad_to, images = runner.choose_data(data, input_shape, 32 if pad32 else None)
     config = runner.RunConfig(
         model=model,
-        blocks=blocks,
+        blocks=blocks or (),
         accelerator=accelerator,
         sparsity=sparsity,
-        data=data,
-        pad_to=32 if pad32 else None,
+        data=spec,
+        pad_to=pad_to,
         checkpoint=checkpoint,
         dense_epochs=dense_epochs,
         finetune_epochs=epochs,
         seed=seed,
         prune_all=prune_all,
-        batch=batch,
+        batch=batch or images or 1,
         threads=threads or runner.default_threads(),
         measure=not no_measure,
         use_cache=not no_cache,
@@ -194,8 +200,15 @@ def _accelerator(
     epilog="Example: pysim train resnet20 --data idx:fashion-mnist --epochs 15 --out resnet20.safetensors"
 )
 @click.argument("model")
-@_DATA
+@DATA
 @click.option("--epochs", type=click.IntRange(1), default=4, show_default=True)
+@click.option(
+    "--lr",
+    type=float,
+    default=0.15,
+    show_default=True,
+    help="Highest learning rate; networks without batch norm need less.",
+)
 @click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The checkpoint to write."
 )
@@ -208,8 +221,9 @@ def _accelerator(
 @DEBUG
 def train(
     model: str,
-    data: str,
+    data: str | None,
     epochs: int,
+    lr: float,
     out: Path,
     resume: bool,
     save_every: int,
@@ -223,13 +237,15 @@ def train(
     """
     from pysim import runner
 
+    spec, _, _ = runner.choose_data(data, None, None)
     with ProgressLine() as progress:
         trained = runner.train_dense(
             model,
-            data,
+            spec,
             epochs=epochs,
             seed=seed,
             out=out,
+            lr=lr,
             resume=resume,
             save_every=save_every,
             progress=progress,
@@ -256,3 +272,6 @@ def info(as_json: bool, debug: bool) -> None:
 
 cli.add_command(bench_commands)
 cli.add_command(hw_commands)
+cli.add_command(prune_command)
+cli.add_command(experiment_command)
+cli.add_command(figure_command)

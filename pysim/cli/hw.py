@@ -43,14 +43,18 @@ def show(name: str, overrides: tuple[str, ...], as_json: bool, debug: bool) -> N
     checked against the source.
     """
     from pysim.config import load_hardware
-    from pysim.energy import missing_figures
+    from pysim.energy import area, missing_figures
     from pysim.report.hardware import hardware_json, render_hardware
 
     hardware = load_hardware(name, overrides)
     if as_json:
         click.echo(json.dumps(hardware_json(hardware), indent=2))
     else:
-        click.echo(render_hardware(hardware, missing_figures(hardware.accelerator)))
+        try:
+            parts = area(hardware.accelerator).components
+        except ConfigError:  # Areas are published for some machines alone.
+            parts = None
+        click.echo(render_hardware(hardware, missing_figures(hardware.accelerator), parts))
 
 
 @hw.command(epilog="Example: pysim hw check my-npu.toml")

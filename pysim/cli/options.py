@@ -3,24 +3,9 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import click
-
-DEBUG = click.option("--debug", is_flag=True, help="Show a traceback with an error.")
-JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
-RESUME = click.option(
-    "--resume/--restart",
-    default=True,
-    show_default=True,
-    help="Go on from what an interrupted run has saved, or forget it.",
-)
-SET = click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Change a value of the hardware, such as array.rows=64 or memory.bandwidth=10GB/s. May be repeated.",
-)
 
 
 class Blocks(click.ParamType[tuple[tuple[int, int], ...]]):
@@ -45,3 +30,63 @@ class Blocks(click.ParamType[tuple[tuple[int, int], ...]]):
                 self.fail(f"{part!r} is there twice", param, ctx)
             blocks.append(block)
         return tuple(blocks)
+
+
+class Numbers(click.ParamType[tuple[int, ...]]):
+    """Whole numbers from 0 to 2**32 - 1 with commas, each once."""
+
+    name = "numbers"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        numbers: list[int] = []
+        for part in str(value).split(","):
+            if not re.fullmatch(r"[0-9]{1,10}", part.strip()) or int(part) >= 2**32:
+                self.fail(
+                    f"expected numbers from 0 to 2**32 - 1 such as 0 or 0,1,2, got {part!r}", param, ctx
+                )
+            if int(part) in numbers:
+                self.fail(f"{part.strip()} is there twice", param, ctx)
+            numbers.append(int(part))
+        return tuple(numbers)
+
+
+BLOCKS = click.option(
+    "--block", "blocks", type=Blocks(), required=True, metavar="LIST", help="4, or 1x16, or 1,2,4,8,16."
+)
+CHECKPOINT = click.option(
+    "--checkpoint",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Weights to start from (safetensors). Default: the shipped ones, or training.",
+)
+DATA = click.option(
+    "--data",
+    metavar="SPEC",
+    help="fashion-mnist (embedded, the default), synthetic, synthetic:CxHxW, idx:DIR or cifar10:DIR.",
+)
+INPUT = click.option(
+    "--input",
+    "input_shape",
+    metavar="NxCxHxW",
+    help="Shape of a model's input, as in 1x3x32x32: synthetic images of that shape unless --data is given.",
+)
+PAD32 = click.option("--pad32", is_flag=True, help="Pad images to 32 x 32 pixels, the size of CIFAR-10.")
+
+DEBUG = click.option("--debug", is_flag=True, help="Show a traceback with an error.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+RESUME = click.option(
+    "--resume/--restart",
+    default=True,
+    show_default=True,
+    help="Go on from what an interrupted run has saved, or forget it.",
+)
+SET = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a value of the hardware, such as array.rows=64 or memory.bandwidth=10GB/s. May be repeated.",
+)

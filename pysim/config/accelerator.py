@@ -77,6 +77,7 @@ class Accelerator:
         vector: For what is not a matrix product; None: such work takes no time here.
         cores: Such arrays, 1 to 1024.
         reorder: Whether block rows may be permuted so that features with alike patterns share a strip.
+        mapper: Whether order of folds and size of pieces are chosen for each layer by simulating them all.
         clock_hz: Of the array, above 0; None: cycles are not turned into seconds.
         technology: Name of an energy table; None: no energy.
         dram_type: Name of an off-chip memory in that table; None: no energy of off-chip traffic.
@@ -98,6 +99,7 @@ class Accelerator:
     vector: VectorUnit | None = None
     cores: int = 1
     reorder: bool = False
+    mapper: bool = False
     clock_hz: float | None = None
     technology: str | None = None
     dram_type: str | None = None
@@ -110,8 +112,11 @@ class Accelerator:
         if self.group_cols is not None:
             _check_int("group_cols", self.group_cols, None)
         _check_int("cores", self.cores, MAX_CORES)
-        if not isinstance(self.reorder, bool):
-            raise ConfigError(f"accelerator.reorder: expected true or false, got {self.reorder!r}")
+        for switch in ("reorder", "mapper"):
+            if not isinstance(getattr(self, switch), bool):
+                raise ConfigError(
+                    f"accelerator.{switch}: expected true or false, got {getattr(self, switch)!r}"
+                )
         for field, kind in (("memory", Memory), ("vector", VectorUnit)):
             value = getattr(self, field)
             if value is not None and not isinstance(value, kind):

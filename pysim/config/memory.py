@@ -14,6 +14,8 @@ MAX_BUFFER_BYTES = 2**40
 MAX_CYCLES = 10**9
 MAX_BITS = 64
 MAX_BANKS = 4096
+MAX_ROW_BYTES = 2**30
+MAX_BURST_BYTES = 2**16
 MIN_BANDWIDTH = 2.0**-20
 MAX_BANDWIDTH = 2.0**42
 
@@ -22,15 +24,17 @@ MAX_BANDWIDTH = 2.0**42
 class Dram:
     """Banks with one open row each. Times are in cycles of the array's clock.
 
+    The order of the fields is that of the C++ core.
+
     Args:
         banks: That can each hold a row open, 1 to 4096.
-        row_bytes: Bytes of a row, a multiple of ``burst_bytes``.
-        burst_bytes: Bytes that one request moves, at least 1; 64 for DDR, 32 for HBM.
+        row_bytes: Bytes of a row, a multiple of ``burst_bytes``, at most 2**30.
+        burst_bytes: Bytes that one request moves, 1 to 2**16; 64 for DDR, 32 for HBM.
         t_cl: From the read command to its data.
         t_rcd: From opening a row to the read command.
         t_rp: To close a row.
-        t_rfc: That a refresh takes.
-        t_refi: Between two refreshes, above ``t_rfc``.
+        t_rfc: That a refresh takes; 0 for none.
+        t_refi: From one refresh to the next, above ``t_rp + t_rfc + t_rcd``.
 
     Raises:
         ConfigError: A field is out of range.
@@ -47,8 +51,8 @@ class Dram:
 
     def __post_init__(self) -> None:
         _check_int("dram.banks", self.banks, 1, MAX_BANKS)
-        _check_int("dram.row_bytes", self.row_bytes, 1, MAX_BUFFER_BYTES)
-        _check_int("dram.burst_bytes", self.burst_bytes, 1, MAX_BUFFER_BYTES)
+        _check_int("dram.row_bytes", self.row_bytes, 1, MAX_ROW_BYTES)
+        _check_int("dram.burst_bytes", self.burst_bytes, 1, MAX_BURST_BYTES)
         for field in ("t_cl", "t_rcd", "t_rp", "t_rfc"):
             _check_int(f"dram.{field}", getattr(self, field), 0, MAX_CYCLES)
         _check_int("dram.t_refi", self.t_refi, 1, MAX_CYCLES)
@@ -57,8 +61,11 @@ class Dram:
                 f"memory.dram.row_bytes: expected a multiple of burst_bytes {self.burst_bytes}, "
                 f"got {self.row_bytes}"
             )
-        if self.t_refi <= self.t_rfc:
-            raise ConfigError(f"memory.dram.t_refi: expected above t_rfc {self.t_rfc}, got {self.t_refi}")
+        refresh = self.t_rp + self.t_rfc + self.t_rcd if self.t_rfc else 0
+        if self.t_refi <= refresh:
+            raise ConfigError(
+                f"memory.dram.t_refi: expected above t_rp + t_rfc + t_rcd = {refresh}, got {self.t_refi}"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -104,6 +104,7 @@ class ArrayTable(_Table):
     )
     cores: int = Field(default=1, ge=1, le=MAX_CORES, description=f"an integer from 1 to {MAX_CORES}")
     reorder: bool = Field(default=False, description="true or false")
+    mapper: bool = Field(default=False, description="true or false")
     mac_type: MacType | None = Field(default=None, description="one of int8, int16, int32, fp16, bf16, fp32")
 
 
@@ -211,6 +212,7 @@ def build_accelerator(table: HardwareTable, name: str) -> Accelerator:
         vector=None if table.vector is None else VectorUnit(**table.vector.model_dump()),
         cores=array.cores,
         reorder=array.reorder,
+        mapper=array.mapper,
         clock_hz=None if clock is None else float(clock),
         technology=table.technology,
         dram_type=None if table.memory is None else table.memory.dram_type,

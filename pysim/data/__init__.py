@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from pathlib import Path
 
 from pysim.data.cifar10 import load_cifar10_folder
@@ -13,6 +15,8 @@ from pysim.errors import DataError
 
 __all__ = ["Dataset", "load_dataset"]
 
+# 1,536 images of 3 x 224 x 224 are 231 MB.
+_MAX_PIXELS = 3 * 224 * 224
 _FOLDERS = {"idx": load_idx_folder, "cifar10": load_cifar10_folder}
 
 
@@ -20,7 +24,8 @@ def load_dataset(spec: str) -> Dataset:
     """Loads the data set that ``spec`` names.
 
     Args:
-        spec: ``fashion-mnist`` (embedded), ``synthetic``, ``idx:DIR`` or ``cifar10:DIR``.
+        spec: ``fashion-mnist`` (embedded), ``synthetic``, ``synthetic:CxHxW``, ``idx:DIR`` or
+            ``cifar10:DIR``.
 
     Raises:
         DataError: The name is unknown, or a file is missing or broken.
@@ -30,6 +35,14 @@ def load_dataset(spec: str) -> Dataset:
     if spec == "synthetic":
         return make_synthetic()
     kind, _, folder = spec.partition(":")
+    if kind == "synthetic" and folder:
+        match = re.fullmatch(r"(\d{1,4})x(\d{1,4})x(\d{1,4})", folder)
+        shape = (int(match[1]), int(match[2]), int(match[3])) if match else (0, 0, 0)
+        if min(shape) < 1 or math.prod(shape) > _MAX_PIXELS:
+            raise DataError(
+                f"--data {spec}: expected synthetic:CxHxW with at most {_MAX_PIXELS} values an image"
+            )
+        return make_synthetic(shape=shape)
     if kind in _FOLDERS and folder:
         path = Path(folder).expanduser()
         if not path.is_dir():

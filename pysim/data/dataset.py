@@ -12,6 +12,9 @@ from pysim.errors import DataError
 
 UInt8Array = npt.NDArray[np.uint8]
 
+# A set of many tiny images grows a thousandfold when it is padded.
+_MAX_PADDED_BYTES = 4_000_000_000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
@@ -50,8 +53,10 @@ class Dataset:
                     f"{self.name} {split} images: expected uint8 (N, C, H, W), "
                     f"got {images.dtype} {images.shape}"
                 )
-            if len(images) == 0:
-                raise DataError(f"{self.name} {split} images: expected at least 1, got 0")
+            if images.size == 0:
+                raise DataError(
+                    f"{self.name} {split} images: expected at least 1 of at least 1 pixel, got {images.shape}"
+                )
             if labels.shape != (len(images),) or labels.dtype != np.uint8:
                 raise DataError(
                     f"{self.name} {split} labels: expected uint8 ({len(images)},), "
@@ -96,6 +101,12 @@ class Dataset:
         height, width = self.image_size
         if size < max(height, width):
             raise DataError(f"{self.name}: expected a size of at least {max(height, width)}, got {size}")
+        images = len(self.train_images) + len(self.test_images)
+        if images * self.channels * size * size > _MAX_PADDED_BYTES:
+            raise DataError(
+                f"{self.name}: expected at most {_MAX_PADDED_BYTES} bytes of padded images, "
+                f"got {images} of {size} x {size}"
+            )
         top, left = (size - height) // 2, (size - width) // 2
         border = ((0, 0), (0, 0), (top, size - height - top), (left, size - width - left))
         return Dataset(

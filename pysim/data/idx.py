@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
 import struct
 import zlib
 from pathlib import Path
@@ -21,6 +22,9 @@ from pysim.errors import DataError
 _UNSIGNED_BYTE = 0x08
 # Forty times the 60,000 images of 28 x 28 of MNIST: a header cannot make us allocate more.
 _MAX_BYTES = 2_000_000_000
+# Nor can a small compressed file: images shrink to a fifth, and zeros to a thousandth.
+_MAX_RATIO = 50
+_FREE_BYTES = 64 << 20  # whatever the ratio
 
 # Of the bytes of Fashion-MNIST's 10,000 test images, to know the set whatever its folder is called.
 _FASHION_MNIST_TEST_SHA256 = "c867c93ff95360594e8ec3287995350b824dd110b11595c0e13d5423f621867a"
@@ -42,16 +46,18 @@ def read_idx(path: Path, *, dims: int) -> UInt8Array:
     try:
         with path.open("rb") as raw:
             compressed = raw.read(2) == b"\x1f\x8b"
+            size = raw.seek(0, 2)
             raw.seek(0)
             if not compressed:
-                return _parse(raw, path, dims)
+                return _parse(raw, path, dims, size)
             with gzip.GzipFile(fileobj=raw) as file:
-                return _parse(file, path, dims)  # type: ignore[arg-type]
+                return _parse(file, path, dims, max(_FREE_BYTES, _MAX_RATIO * size))  # type: ignore[arg-type]
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
 
 
-def _parse(file: BinaryIO, path: Path, dims: int) -> UInt8Array:
+def _parse(file: BinaryIO, path: Path, dims: int, most: int) -> UInt8Array:
+    """Reads header and body; allocates no more than ``most`` bytes."""
     header = file.read(4)
     if len(header) < 4 or header[:2] != b"\0\0":
         raise DataError(
@@ -68,19 +74,24 @@ def _parse(file: BinaryIO, path: Path, dims: int) -> UInt8Array:
     if len(sizes) < 4 * dims:
         raise DataError(f"{path}: truncated in its header, {4 + len(sizes)} of {4 + 4 * dims} bytes")
     shape = struct.unpack(f">{dims}I", sizes)
-    total = 1
-    for size in shape:
-        total *= size
-    if total > _MAX_BYTES:
-        raise DataError(f"{path}: expected at most {_MAX_BYTES} bytes, its header asks for {total}")
-    body = file.read(total)
-    if len(body) < total:
+    total = math.prod(shape)
+    sides = math.prod(size for size in shape if size)  # numpy has limits for empty arrays, too
+    if sides > _MAX_BYTES:
+        raise DataError(f"{path}: expected at most {_MAX_BYTES} bytes, its header asks for {sides}")
+    if total > most and isinstance(file, gzip.GzipFile):
         raise DataError(
-            f"{path}: truncated, expected {total} bytes of data for shape {shape}, got {len(body)}"
+            f"{path}: expected at most {most} bytes in a file of this size, its header asks for {total}",
+            hint="If it is right, unpack it with gunzip.",
         )
+    body = np.empty(min(total, most), dtype=np.uint8)
+    got = 0
+    while got < len(body) and (piece := file.readinto(body.data[got:])):  # type: ignore[attr-defined]
+        got += piece
+    if got < total:
+        raise DataError(f"{path}: truncated, expected {total} bytes of data for shape {shape}, got {got}")
     if file.read(1):
         raise DataError(f"{path}: oversized, data goes on after the {total} bytes of shape {shape}")
-    return np.frombuffer(body, dtype=np.uint8).reshape(shape)
+    return body.reshape(shape)
 
 
 def load_idx_folder(folder: Path) -> Dataset:

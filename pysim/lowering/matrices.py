@@ -21,10 +21,21 @@ def weight_matrix(layer: Layer, weight: Tensor) -> Float32Array:
     return matrix
 
 
+def other_matrix(other: Tensor) -> Float32Array:
+    """The right operand of a product of two activations as (groups, m, k): what takes the weight's place."""
+    return _grouped(other)
+
+
+def _grouped(operand: Tensor) -> Float32Array:
+    """(rows, columns) or (groups, rows, columns) as (groups, columns, rows)."""
+    whole = operand.detach() if operand.ndim == 3 else operand.detach()[None]
+    return np.ascontiguousarray(whole.transpose(1, 2).numpy())
+
+
 def input_matrix(layer: Layer, activation: Tensor) -> Float32Array:
     """What the layer read as (groups, k, n): for a convolution the unfolded image."""
     if layer.conv is None:
-        return np.ascontiguousarray(activation.detach().T.numpy())[None]
+        return _grouped(activation)
     c = layer.conv
     columns = unfold(activation.detach(), c.kernel, c.dilation, c.padding, c.stride)
     channels = c.in_channels // layer.groups
@@ -40,7 +51,7 @@ def output_matrix(layer: Layer, activation: Tensor) -> Float32Array:
     """What the layer wrote, without bias, as (groups, m, n)."""
     out = activation.detach()
     if layer.conv is None:
-        return np.ascontiguousarray(out.T.numpy())[None]
+        return _grouped(out)
     split = out.reshape(layer.conv.batch, layer.groups, layer.m, -1)
     matrix: Float32Array = (
         split.permute(1, 2, 0, 3).reshape(layer.groups, layer.m, layer.n).contiguous().numpy()

@@ -29,12 +29,16 @@ class Activation:
     """What went into and came out of one layer, bias not yet added to ``output``.
 
     Args:
-        input: (N, C, H, W) for a convolution, (tokens, k) for a linear layer.
-        output: (N, C, H, W) or (tokens, m).
+        input: (N, C, H, W) for a convolution, (tokens, k) for a linear layer, (groups, n, k) for products in a
+            batch.
+        output: (N, C, H, W), (tokens, m) or (groups, n, m).
+        other: Of a product without a weight parameter the right operand, (k, m) or (groups, k, m): another
+            activation, or weights that are computed.
     """
 
     input: Tensor
     output: Tensor
+    other: Tensor | None = None
 
 
 class _Recorder(TorchDispatchMode):
@@ -79,7 +83,12 @@ class _Recorder(TorchDispatchMode):
             left, right = args[-2:]
             groups, n, k = left.shape
             # Rows of the left operand are positions, as in a linear layer.
-            self._add(Layer(name="", weight=None, m=right.shape[2], k=k, n=n, groups=groups))
+            layer = Layer(name="", weight=None, m=right.shape[2], k=k, n=n, groups=groups)
+            if packet is _aten.bmm or _is_plain(kwargs):
+                bias = None if packet is _aten.bmm else args[0]
+                self._add(layer, lambda: _activation(left, result, bias, right))
+            else:
+                self._add(layer)
         elif not (func.is_view or _is_bookkeeping(func)):
             self._other(packet, args, result)
         return result
@@ -145,7 +154,8 @@ class _Recorder(TorchDispatchMode):
         """left (n, k) times right (k, m); a linear layer's weight is on the right, transposed."""
         weight = self._weight_name(right.t())
         layer = Layer(name="", weight=weight, m=right.shape[1], k=right.shape[0], n=left.shape[0])
-        self._add(layer, lambda: _activation(left, output, bias))
+        other = right if weight is None else None
+        self._add(layer, lambda: _activation(left, output, bias, other))
         self._last_output = output if weight is not None else None
 
     def _other(self, packet: Any, args: tuple[Any, ...], result: Any) -> None:
@@ -220,9 +230,20 @@ def _is_bookkeeping(func: Any) -> bool:
     )
 
 
-def _activation(source: Tensor, output: Tensor, bias: Tensor | None) -> Activation:
+def _activation(
+    source: Tensor, output: Tensor, bias: Tensor | None, other: Tensor | None = None
+) -> Activation:
     """Copies: what runs next may work in place."""
-    return Activation(input=source.clone(), output=output.clone() if bias is None else output - bias)
+    return Activation(
+        input=source.clone(),
+        output=output.clone() if bias is None else output - bias,
+        other=None if other is None else other.clone(),
+    )
+
+
+def _is_plain(factors: Mapping[str, Any] | None) -> bool:
+    """Whether a product with a summand is just their sum, without factors."""
+    return all(value == 1 for value in (factors or {}).values())
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -1,4 +1,4 @@
-"""LeNet-5 (LeCun et al., 1998) as it is built today: ReLU and max pooling."""
+"""LeNet-5 and LeNet-300-100 (LeCun et al., 1998) as they are built today: ReLU, and max pooling."""
 
 from __future__ import annotations
 
@@ -37,6 +37,23 @@ class LeNet5(nn.Module):
         """(N, C, H, W) to (N, num_classes)."""
         x = max_pool2d(torch.relu(self.conv1(x)), 2)
         x = max_pool2d(torch.relu(self.conv2(x)), 2)
+        x = torch.relu(self.fc1(x.flatten(1)))
+        x = torch.relu(self.fc2(x))
+        logits: Tensor = self.fc3(x)
+        return logits
+
+
+class LeNet300(nn.Module):
+    """LeNet-300-100: in_features - 300 - 100 - num_classes, the small network of the pruning literature."""
+
+    def __init__(self, in_features: int, num_classes: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(in_features, 300)
+        self.fc2 = nn.Linear(300, 100)
+        self.fc3 = nn.Linear(100, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, num_classes)."""
         x = torch.relu(self.fc1(x.flatten(1)))
         x = torch.relu(self.fc2(x))
         logits: Tensor = self.fc3(x)

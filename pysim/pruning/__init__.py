@@ -1,13 +1,15 @@
 """Block pruning: which layers, which blocks, and zeros where blocks were."""
 
 from pysim.pruning.dead import DeadParts, EmptyLayerWarning, dead_parts, describe_dead
-from pysim.pruning.layers import LAYOUT, element_masks, prunable_weights
+from pysim.pruning.layers import LAYOUT, bsr_matrices, element_masks, prunable_weights
 from pysim.pruning.one_shot import (
     MASK_CONTROLS,
     PruneConfig,
     all_kept,
     apply_block_masks,
+    block_sparsity,
     check_masks,
+    miscounted_layers,
     prune_one_shot,
 )
 from pysim.pruning.packing import describe_masks, pack_bits, rebuild_masks, unpack_bits
@@ -26,6 +28,8 @@ __all__ = [
     "PruneConfig",
     "all_kept",
     "apply_block_masks",
+    "block_sparsity",
+    "bsr_matrices",
     "check_masks",
     "cubic",
     "dead_parts",
@@ -35,6 +39,7 @@ __all__ = [
     "kept_count",
     "level_sparsities",
     "mean_magnitude",
+    "miscounted_layers",
     "pack_bits",
     "prunable_weights",
     "prune_one_shot",

@@ -52,10 +52,9 @@ def dead_parts(masks: Mapping[str, BlockMask]) -> list[DeadParts]:
 
 
 def describe_dead(masks: Mapping[str, BlockMask]) -> list[str]:
-    """A sentence for every empty layer and one for dead channels in the others; nothing if all live."""
-    parts = dead_parts(masks)
-    lines = [f"{part.weight}: no block is left, the layer is empty" for part in parts if part.empty]
-    for part in parts:
+    """A sentence for every layer that is not empty but has channels without a weight."""
+    lines = []
+    for part in dead_parts(masks):
         if not part.empty:
             counts = [
                 f"{len(channels)} {side} channel(s) without a weight ({_short(channels)})"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pysim.errors import ConfigError, ModelError
+from pysim.sparse import BsrMatrix
 from pysim.workload import BlockGrid, BlockMask
 
 LAYOUT = "kh,kw,cin"
@@ -98,6 +99,18 @@ def as_matrices(module: Product, values: Tensor) -> FloatArray:
         rows = values[None]
     matrices: FloatArray = rows.contiguous().numpy()
     return matrices
+
+
+def bsr_matrices(model: nn.Module, masks: Mapping[str, BlockMask]) -> dict[str, list[BsrMatrix]]:
+    """Every masked weight as block-sparse matrices, one for each group, ready for kernels and export."""
+    modules = products(model)
+    return {
+        name: [
+            BsrMatrix.from_dense(w, mask.grid, keep)
+            for w, keep in zip(as_matrices(modules[name], modules[name].weight), mask.keep, strict=True)
+        ]
+        for name, mask in masks.items()
+    }
 
 
 def weight_grid(module: Product, block: tuple[int, int]) -> BlockGrid:

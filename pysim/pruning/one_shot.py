@@ -86,6 +86,7 @@ def prune_one_shot(
     *,
     masks: Mapping[str, BlockMask] | None = None,
     examples: Examples = (),
+    at_least: bool = False,
 ) -> dict[str, BlockMask]:
     """Keeps the best blocks and zeroes the others in place.
 
@@ -96,6 +97,7 @@ def prune_one_shot(
             under a mask control, which may choose any block. Layers that ``config`` does not touch keep their
             mask.
         examples: A few training batches, for scores that look at gradients.
+        at_least: Earlier masks that keep fewer blocks than asked for may do so; otherwise they are refused.
 
     Returns:
         Weight name to its mask. The kept units (blocks, or block rows if structured) are exactly
@@ -115,7 +117,8 @@ def prune_one_shot(
             _check_same(name, earlier[name], current[name])
             current[name] = earlier[name]
     whole = {name: modules[name].weight.detach().clone() for name in names}
-    _check_shrinks(config, current)
+    if not at_least:
+        _check_shrinks(config, current)
     score = SCORES[config.score]
     for step in range(1, score.rounds + 1):
         layers = _layer_scores(model, config, current, examples)
@@ -133,6 +136,26 @@ def prune_one_shot(
         if part.empty:
             warnings.warn(f"{part.weight}: no block is left", EmptyLayerWarning, stacklevel=2)
     return result
+
+
+def block_sparsity(masks: Mapping[str, BlockMask]) -> float:
+    """Share of the blocks that is pruned, 0 to 1; 0 without masks."""
+    total = sum(mask.blocks_total for mask in masks.values())
+    return 1 - sum(mask.blocks_kept for mask in masks.values()) / total if total else 0.0
+
+
+def miscounted_layers(masks: Mapping[str, BlockMask], config: PruneConfig) -> list[str]:
+    """Layers that do not keep the count which ``config`` asks for: none, unless something went wrong.
+
+    Scope ``layer`` asks it of each layer; the others ask it in total, so that all layers are in question.
+    """
+    units = {name: _units(mask.keep, config.structured) for name, mask in masks.items()}
+    if config.scope == "layer":
+        return [name for name, unit in units.items() if unit.sum() != kept_count(unit.size, config.sparsity)]
+    kept = sum(int(unit.sum()) for unit in units.values())
+    return (
+        [] if kept == kept_count(sum(unit.size for unit in units.values()), config.sparsity) else list(masks)
+    )
 
 
 def all_kept(model: nn.Module, config: PruneConfig) -> dict[str, BlockMask]:
@@ -168,10 +191,14 @@ def check_masks(model: nn.Module, masks: Mapping[str, BlockMask]) -> None:
 def _check_same(name: str, mask: BlockMask, expected: BlockMask) -> None:
     if mask.grid != expected.grid or mask.keep.shape != expected.keep.shape:
         raise ShapeError(
-            f"mask of {name}: expected {len(expected.keep)} x {expected.grid}, "
-            f"got {len(mask.keep)} x {mask.grid}",
+            f"mask of {name}: expected {_describe(expected)}, got {_describe(mask)}",
             hint="Masks of one block size cannot be pruned further at another.",
         )
+
+
+def _describe(mask: BlockMask) -> str:
+    g = mask.grid
+    return f"{len(mask.keep)} x ({g.m}, {g.k}) of {g.positions} positions in blocks of {g.bh} x {g.bw}"
 
 
 def _units(keep: BoolArray, structured: bool) -> BoolArray:

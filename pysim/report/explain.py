@@ -14,42 +14,48 @@ def explain(result: RunResult) -> str:
     return "\n\n".join(_explain_run(run, result.accelerator) for run in result.runs)
 
 
-def cycle_shares(counts: GemmResult, pes: int) -> dict[str, float]:
+def cycle_shares(counts: GemmResult, hw: Accelerator) -> dict[str, float]:
     """Shares of PEs x cycles that add up to 1; empty if there are no cycles.
 
     Args:
-        counts: Of a layer.
-        pes: Of all cores.
+        counts: Of a layer, by the event engine.
+        hw: That they come from.
 
     Returns:
         ``useful`` MACs on kept weights, ``zero weights`` that the skip mode multiplies all the same,
-        ``padding`` of partial folds and of feeders with a shorter list, stalls by cause, and the rest:
-        ``fill, drain``, which is also waiting for a preload and cores that have finished.
+        ``padding`` of partial folds and of feeders with a shorter list, ``idle cores`` that got no part of the
+        layer or have finished theirs, stalls by cause, and the rest: ``fill, drain``, which is also waiting
+        for a preload.
     """
     if not counts.cycles:
         return {}
-    slots = pes * counts.cycles
+    core_cycles = hw.cores * counts.cycles
+    slots = hw.rows * hw.cols * core_cycles
     shares = {
         "useful": counts.kept_macs / slots,
         "zero weights": (counts.macs - counts.kept_macs) / slots,
         "padding": counts.padded_macs / slots,
     }
-    stalls = (0, 0, 0)
-    if counts.memory is not None:
-        memory = counts.memory
-        stalls = (memory.stall_input_cycles, memory.stall_weight_cycles, memory.stall_output_cycles)
-    shares |= {name: stall / counts.cycles for name, stall in zip(_STALLS, stalls, strict=True)}
+    stalls = [
+        [core.stall_input_cycles, core.stall_weight_cycles, core.stall_output_cycles] for core in counts.cores
+    ]
+    sums = [sum(cause) for cause in zip(*stalls, strict=True)]
+    shares |= {name: stall / core_cycles for name, stall in zip(_STALLS, sums, strict=True)}
+    shares["idle cores"] = 1 - sum(core.cycles for core in counts.cores) / core_cycles
     return shares | {"fill, drain": 1 - sum(shares.values())}
 
 
 def _explain_run(run: BlockRun, hw: Accelerator) -> str:
     pes = hw.rows * hw.cols * hw.cores
-    header = ["layer", "cycles", "useful", "zero weights", "padding", "fill, drain", *_STALLS]
+    causes = ["useful", "zero weights", "padding", "fill, drain", *_STALLS]
+    if hw.cores > 1:
+        causes.append("idle cores")
+    header = ["layer", "cycles", *causes]
     header += ["MACs/B", "roof MACs/cycle", "reached", "mostly"]
     rows = []
     for layer in run.layers:
-        shares = cycle_shares(layer.counts, pes)
-        cells = [f"{100 * shares[name]:.1f} %" if shares else "-" for name in header[2:9]]
+        shares = cycle_shares(layer.counts, hw)
+        cells = [f"{100 * shares[name]:.1f} %" if shares else "-" for name in causes]
         rows.append(
             [layer.name, f"{layer.cycles:,}", *cells, *_roofline(layer.counts, hw, pes), _mostly(shares)]
         )
@@ -82,5 +88,6 @@ def _mostly(shares: dict[str, float]) -> str:
         "waiting for inputs": shares[_STALLS[0]],
         "waiting for weights": shares[_STALLS[1]],
         "waiting for outputs": shares[_STALLS[2]],
+        "idle cores": shares["idle cores"],
     }
     return max(parts, key=lambda part: parts[part])

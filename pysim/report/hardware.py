@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from pysim.config import Accelerator, Hardware, Memory, Setting
@@ -49,8 +50,16 @@ def render_presets(presets: Sequence[Hardware]) -> str:
     return format_table(header, rows, left=len(header))
 
 
-def render_hardware(hardware: Hardware, missing_figures: Sequence[str]) -> str:
-    """Every value that was set with its source, and what its energy table lacks."""
+def render_hardware(
+    hardware: Hardware, missing_figures: Sequence[str], area_mm2: Mapping[str, float] | None
+) -> str:
+    """Every value that was set with its source, what its energy table lacks, and its area if it is known.
+
+    Args:
+        hardware: To be shown.
+        missing_figures: What keeps its energy from being known.
+        area_mm2: By component, at 45 nm; None if unknown.
+    """
     rows = [
         [setting.key, _value(setting), setting.mark or "", setting.source or f"({setting.origin})"]
         for setting in hardware.settings
@@ -59,8 +68,15 @@ def render_hardware(hardware: Hardware, missing_figures: Sequence[str]) -> str:
     if hardware.description:
         lines.append(hardware.description)
     lines += ["", format_table(["key", "value", "mark", "source, or where it was set"], rows, left=4)]
+    marks = Counter(setting.mark for setting in hardware.settings)
+    doubts = [f"{marks[mark]} {mark}" for mark in ("assumed", "unverified") if marks[mark]]
+    if doubts:
+        lines += ["", f"of {len(hardware.settings)} values {' and '.join(doubts)}"]
     if missing_figures:
         lines += ["", f"no energy: {'; '.join(missing_figures)}"]
+    if area_mm2 is not None:
+        parts = ", ".join(f"{name} {part:.3g}" for name, part in area_mm2.items())
+        lines += ["", f"area at 45 nm, without wires and control: {sum(area_mm2.values()):.3g} mm2 ({parts})"]
     return "\n".join(lines)
 
 

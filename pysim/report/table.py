@@ -6,9 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 
 from pysim.config import Accelerator
-from pysim.result import BlockRun, KernelTiming, LayerResult, RunResult
+from pysim.result import BlockRun, EnergyDelay, KernelTiming, LayerResult, RunResult
 
 _NOTHING = "-"
+# A kernel that finds a core taken one time in ten still has its first quartile undisturbed.
+_LOAD_THAT_DISTURBS = 0.1
 
 
 def render(result: RunResult) -> str:
@@ -62,12 +64,15 @@ def block_name(block: tuple[int, int]) -> str:
 
 def _heading(result: RunResult) -> str:
     hw = result.accelerator
+    cores = f"{hw.cores} cores of " if hw.cores > 1 else ""
+    reorder = "block rows reordered where that saves cycles, " if hw.reorder else ""
+    mapper = "order and size of folds by the mapper, " if hw.mapper else ""
     return (
         f"{result.model} on {result.dataset}, {_count(result.batch, 'image')}, seed {result.seed}, "
         f"{_percent(result.sparsity)} of each prunable layer's blocks pruned, "
         f"{_count(result.finetune_epochs, 'epoch')} of fine-tuning\n"
-        f"simulated: {hw.name}, {hw.rows} x {hw.cols} PEs, dataflow {hw.dataflow}, skip {hw.skip}, "
-        f"{hw.pipelining}, {_memory_text(hw)}"
+        f"simulated: {hw.name}, {cores}{hw.rows} x {hw.cols} PEs, dataflow {hw.dataflow}, skip {hw.skip}, "
+        f"{hw.pipelining}, {reorder}{mapper}{_memory_text(hw)}"
     )
 
 
@@ -79,7 +84,9 @@ def _memory_text(hw: Accelerator) -> str:
         f"{size / 1024:g}" for size in (memory.input_bytes, memory.weight_bytes, memory.output_bytes)
     )
     rate = "unlimited" if memory.bandwidth is None else f"{memory.bandwidth:.4g} B/cycle"
-    return f"{sizes} KiB for inputs, weights, outputs, {rate} off chip"
+    each = " in each" if hw.cores > 1 else ""
+    mode = {"ideal": ", never waited for", "rowbuffer": ", DRAM rows followed"}.get(memory.mode, "")
+    return f"{sizes} KiB for inputs, weights, outputs{each}, {rate} off chip{mode}"
 
 
 def _layers(run: BlockRun) -> str:
@@ -230,32 +237,56 @@ def _memory(result: RunResult) -> str:
 
 
 def _energy(result: RunResult) -> str:
-    energies = [(run.block, run.energy) for run in result.runs if run.energy is not None]
+    energies = [(run, run.energy) for run in result.runs if run.energy is not None]
     if not energies:
         return f"no energy: {'; '.join(result.energy_missing)}" if result.energy_missing else ""
     first = energies[0][1]
+    clock = result.accelerator.clock_hz
     kinds = {"MACs": "MAC ", "registers": "register ", "buffers": " buffer ", "off chip": "DRAM "}
     rows = [
         [
-            block_name(block),
+            block_name(run.block),
             _amount(energy.total_dense),
             _amount(energy.total),
             _ratio(energy.total_dense / energy.total) if energy.total else _NOTHING,
             *(_percent(_share(energy.components, part)) for part in kinds.values()),
+            *_power_cells(run.energy_delay(clock)),
+            f"{energy.gated_slots:,}",
         ]
-        for block, energy in energies
+        for run, energy in energies
     ]
     unit = "uJ" if first.unit == "pJ" else f"million {first.unit}"
-    header = ["block", f"dense {unit}", unit, "less", *kinds]
+    header = ["block", f"dense {unit}", unit, "less", *kinds, "mW", "energy-delay less", "gated PE cycles"]
     return (
         f"energy of the layers, table {first.table}; without leakage, control and the vector unit\n"
-        + format_table(header, rows)
+        + "\n".join([format_table(header, rows), *first.notes, *_area(result)])
     )
+
+
+def _power_cells(both: EnergyDelay | None) -> list[str]:
+    if both is None:
+        return [_NOTHING] * 2
+    return [
+        _NOTHING if both.watts is None else _figure(1e3 * both.watts),
+        _ratio(both.product_dense / both.product) if both.product else _NOTHING,
+    ]
+
+
+def _area(result: RunResult) -> list[str]:
+    if result.area_mm2 is None:
+        return []
+    parts = ", ".join(f"{name} {area:.3g}" for name, area in result.area_mm2.items())
+    total = math.fsum(result.area_mm2.values())
+    return [f"area at 45 nm, without wires, control and the vector unit: {total:.3g} mm2 ({parts})"]
 
 
 def _amount(value: float) -> str:
     """pJ are shown as uJ, MAC equivalents by the million: the same factor."""
-    return f"{value / 1e6:,.3g}" if value < 1e9 else f"{value / 1e6:,.0f}"
+    return _figure(value / 1e6)
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.3g}" if value < 1000 else f"{value:,.0f}"
 
 
 def _share(components: Mapping[str, float], part: str) -> float:
@@ -267,10 +298,11 @@ def _remarks(result: RunResult) -> str:
     lines = [_unmapped(result)]
     if any(_sparse_timings(run) for run in result.runs):
         lines.append(
-            f"measured: medians on {_count(result.threads, 'thread')}, layer by layer, against torch's "
-            "faster dense form; a layer that stays dense counts with its dense time"
+            f"measured: first quartiles on {_count(result.threads, 'thread')}, layer by layer, against "
+            "torch's faster dense form; a layer that stays dense counts with its dense time"
         )
     lines += [_kernel_remark(run) for run in result.runs if _sparse_timings(run)]
+    lines += [_load_warning(run) for run in result.runs]
     return "\n".join(line for line in lines if line)
 
 
@@ -297,6 +329,16 @@ def _kernel_remark(run: BlockRun) -> str:
         f"measured, block {block_name(run.block)}: dense is faster in {slower} of "
         f"{_count(len(sparse), 'pruned layer')}; quartiles of the layers' speedups from {low:.2f}x "
         f"to {high:.2f}x"
+    )
+
+
+def _load_warning(run: BlockRun) -> str:
+    if run.other_load_cores is None or run.other_load_cores < _LOAD_THAT_DISTURBS:
+        return ""
+    return (
+        f"WARNING: while the kernels of block {block_name(run.block)} were timed, other programs kept "
+        f"{run.other_load_cores:.1f} cores busy; the measured times and speedups are not those of an idle "
+        "machine"
     )
 
 

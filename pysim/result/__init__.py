@@ -1,34 +1,51 @@
 """What comes back from simulation and from a run. Plain frozen data."""
 
 from pysim.result.bench import KernelBench, KernelBenchRow
-from pysim.result.gemm import GemmResult, MemoryResult, add_results
+from pysim.result.gemm import CoreResult, GemmResult, MemoryResult, add_results
+from pysim.result.prune import PRUNE_SCHEMA, LevelResult, PruneResult, Sample, Trial
 from pysim.result.run import (
     SCHEMA,
     Accuracy,
     BlockRun,
     Check,
     Energy,
+    EnergyDelay,
     KernelTiming,
     LayerResult,
     NetworkTime,
     RunResult,
     VectorWork,
 )
+from pysim.result.study import STUDY_SCHEMA, Answer, Evidence, Point, StudyResult, TradeOff, Verdict
 
 __all__ = [
+    "PRUNE_SCHEMA",
     "SCHEMA",
+    "STUDY_SCHEMA",
     "Accuracy",
+    "Answer",
     "BlockRun",
     "Check",
+    "CoreResult",
     "Energy",
+    "EnergyDelay",
+    "Evidence",
     "GemmResult",
     "KernelBench",
     "KernelBenchRow",
     "KernelTiming",
     "LayerResult",
+    "LevelResult",
     "MemoryResult",
     "NetworkTime",
+    "Point",
+    "PruneResult",
     "RunResult",
+    "Sample",
+    "StudyResult",
+    "TradeOff",
+    "Trial",
     "VectorWork",
+    "Verdict",
     "add_results",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from itertools import zip_longest
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,9 @@ class MemoryResult:
         output_bytes: Written: finished outputs.
         spill_bytes: Written: partial sums.
         reload_bytes: Read: partial sums.
+        dram_bursts: Requests of one burst each; 0 unless the memory follows DRAM rows, as are the next two.
+        row_misses: Rows opened in a bank that had none open.
+        row_conflicts: Rows opened in a bank that had another one open, and had to close it first.
         input_reads: Words read from the input buffer by the array.
         input_writes: Words written to the input buffer from off chip.
         weight_reads: Words read from the weight buffer by the array; indices are not counted.
@@ -53,6 +57,9 @@ class MemoryResult:
     weight_writes: int
     output_reads: int
     output_writes: int
+    dram_bursts: int = 0
+    row_misses: int = 0
+    row_conflicts: int = 0
 
     @property
     def stall_cycles(self) -> int:
@@ -74,6 +81,33 @@ class MemoryResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CoreResult:
+    """What the cycles of one core were, until its last result had left; then it is idle.
+
+    Args:
+        compute_cycles: In which its array steps.
+        stall_input_cycles: In which it waits for inputs.
+        stall_weight_cycles: For weights or their indices.
+        stall_output_cycles: For results; of the core that ends last also until all outputs are written.
+    """
+
+    compute_cycles: int
+    stall_input_cycles: int
+    stall_weight_cycles: int
+    stall_output_cycles: int
+
+    @property
+    def cycles(self) -> int:
+        """After which it has nothing left to do."""
+        return (
+            self.compute_cycles
+            + self.stall_input_cycles
+            + self.stall_weight_cycles
+            + self.stall_output_cycles
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GemmResult:
     """Counts of Y (M, N) = W (M, K) X (K, N) on one array. docs/machine.md defines each.
 
@@ -92,6 +126,7 @@ class GemmResult:
             ``group``, feeders with a shorter list. ``macs + padded_macs`` is rows * cols * operands streamed.
         utilization: macs / (rows * cols * cycles), 0 to 1; 0 if there are no cycles.
         memory: Stalls and traffic; None if the accelerator has no memory.
+        cores: The cores in use, the first ones; from the event engine alone.
         output: Y (M, N), float32 or int32, from the cycle engine; None from the event engine.
     """
 
@@ -103,6 +138,7 @@ class GemmResult:
     padded_macs: int
     utilization: float
     memory: MemoryResult | None = None
+    cores: tuple[CoreResult, ...] = field(default=(), compare=False)
     output: OutputArray | None = field(default=None, compare=False, repr=False)
 
 
@@ -120,6 +156,7 @@ def add_results(results: Sequence[GemmResult], pes: int) -> GemmResult:
     if memories:
         names = [item.name for item in fields(MemoryResult)]
         memory = MemoryResult(**{name: sum(getattr(m, name) for m in memories) for name in names})
+    cores = zip_longest(*(result.cores for result in results))
     slots = pes * total("cycles")
     return GemmResult(
         cycles=total("cycles"),
@@ -130,4 +167,10 @@ def add_results(results: Sequence[GemmResult], pes: int) -> GemmResult:
         padded_macs=total("padded_macs"),
         utilization=total("macs") / slots if slots else 0.0,
         memory=memory,
+        cores=tuple(_add_cores([core for core in same if core is not None]) for same in cores),
     )
+
+
+def _add_cores(cores: Sequence[CoreResult]) -> CoreResult:
+    names = [item.name for item in fields(CoreResult)]
+    return CoreResult(**{name: sum(getattr(core, name) for core in cores) for name in names})

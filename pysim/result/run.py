@@ -22,10 +22,9 @@ class KernelTiming:
 
     Args:
         isa: The kernel's instruction set; ``torch`` for a layer that stays dense.
-        dense_us: Median microseconds of the faster dense form.
+        dense_us: Microseconds of the faster dense form, the first quartile of the rounds.
         dense_form: Which form that was.
-        sparse_us: Median microseconds of the block-sparse kernel; equal to ``dense_us`` if the layer stays
-        dense.
+        sparse_us: The same of the block-sparse kernel; equal to ``dense_us`` if the layer stays dense.
         speedup_quartiles: First and third quartile of dense over sparse, round by round.
         max_error: Largest abs(kernel - torch), as a share of the bound that rounding allows; 0 if dense.
     """
@@ -125,6 +124,8 @@ class Energy:
         unit: Of every figure here: ``pJ``, or ``MAC equivalents``.
         components: Energy of the pruned layers by component.
         components_dense: Of the unpruned layers, the same components.
+        gated_slots: PE cycles of the pruned layers without a MAC, clock gated: pruned or padded operands.
+        gated_slots_dense: Of the unpruned layers.
         notes: What the table assumes and leaves out.
     """
 
@@ -132,6 +133,8 @@ class Energy:
     unit: str
     components: dict[str, float]
     components_dense: dict[str, float]
+    gated_slots: int
+    gated_slots_dense: int
     notes: tuple[str, ...]
 
     @property
@@ -141,6 +144,27 @@ class Energy:
     @property
     def total_dense(self) -> float:
         return math.fsum(self.components_dense.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnergyDelay:
+    """What energy and time of the layers make together; the vector unit is in neither.
+
+    Args:
+        seconds_dense: Of the unpruned layers.
+        seconds: Of the pruned layers.
+        product_dense: Energy-delay product of the unpruned layers, in the energy's unit times seconds.
+        product: Of the pruned layers.
+        watts_dense: Average power of the unpruned layers; None where the unit is not joules.
+        watts: Of the pruned layers.
+    """
+
+    seconds_dense: float
+    seconds: float
+    product_dense: float
+    product: float
+    watts_dense: float | None
+    watts: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +178,8 @@ class BlockRun:
         accuracy: See there.
         layers: In order of execution.
         energy: Of the layers; None where the accelerator or its energy table lacks a figure.
+        other_load_cores: Cores that other programs kept busy while the kernels were timed; None if they were
+            not timed, or the system does not say.
         checks: See there.
     """
 
@@ -163,6 +189,7 @@ class BlockRun:
     accuracy: Accuracy
     layers: tuple[LayerResult, ...]
     energy: Energy | None
+    other_load_cores: float | None
     checks: tuple[Check, ...]
 
     @property
@@ -177,6 +204,21 @@ class BlockRun:
     def speedup(self) -> float | None:
         return self.cycles_dense / self.cycles if self.cycles else None
 
+    def energy_delay(self, clock_hz: float | None) -> EnergyDelay | None:
+        """None without energy or clock, or where nothing takes time."""
+        if self.energy is None or clock_hz is None or not self.cycles or not self.cycles_dense:
+            return None
+        before, after = self.cycles_dense / clock_hz, self.cycles / clock_hz
+        joules = 1e-12 if self.energy.unit == "pJ" else None
+        return EnergyDelay(
+            seconds_dense=before,
+            seconds=after,
+            product_dense=self.energy.total_dense * before,
+            product=self.energy.total * after,
+            watts_dense=None if joules is None else joules * self.energy.total_dense / before,
+            watts=None if joules is None else joules * self.energy.total / after,
+        )
+
     @property
     def cycles_by_skip(self) -> dict[str, int]:
         """Total cycles of the pruned network for every skip mode, ``none`` first."""
@@ -185,7 +227,7 @@ class BlockRun:
 
     @property
     def kernel_speedup(self) -> float | None:
-        """Sum of dense over sum of sparse medians, dense layers included in both; None if not measured."""
+        """Sum of dense over sum of sparse times, dense layers included in both; None if not measured."""
         timings = [layer.kernel for layer in self.layers if layer.kernel is not None]
         if len(timings) < len(self.layers):
             return None
@@ -248,6 +290,8 @@ class RunResult:
         unmapped_share: Its share of all operations, 0 to 1.
         vector: That work on the accelerator's vector unit; None if it has none.
         energy_missing: Why there is no energy; empty if there is.
+        area_mm2: Of the accelerator at 45 nm by component; None where its energy is of another table or an
+            area is not published.
         runs: In the order asked for.
     """
 
@@ -264,6 +308,7 @@ class RunResult:
     unmapped_share: float
     vector: VectorWork | None
     energy_missing: tuple[str, ...]
+    area_mm2: dict[str, float] | None
     runs: tuple[BlockRun, ...]
 
     def network_time(self, run: BlockRun) -> NetworkTime | None:
@@ -299,11 +344,19 @@ class RunResult:
             },
             "vector": None if self.vector is None else asdict(self.vector) | {"cycles": self.vector.cycles},
             "energy_missing": list(self.energy_missing),
-            "runs": [_block_run_json(run, self.network_time(run)) for run in self.runs],
+            "area_mm2": None
+            if self.area_mm2 is None
+            else self.area_mm2 | {"total": math.fsum(self.area_mm2.values())},
+            "runs": [
+                _block_run_json(run, self.network_time(run), run.energy_delay(self.accelerator.clock_hz))
+                for run in self.runs
+            ],
         }
 
 
-def _block_run_json(run: BlockRun, network: NetworkTime | None) -> dict[str, object]:
+def _block_run_json(
+    run: BlockRun, network: NetworkTime | None, energy_delay: EnergyDelay | None
+) -> dict[str, object]:
     return {
         "block": list(run.block),
         "sparsity": {"prunable": run.sparsity_prunable, "model": run.sparsity_model},
@@ -322,6 +375,8 @@ def _block_run_json(run: BlockRun, network: NetworkTime | None) -> dict[str, obj
             "network": None if network is None else asdict(network) | {"speedup": network.speedup},
         },
         "energy": None if run.energy is None else _energy_json(run.energy),
+        "other_load_cores": run.other_load_cores,
+        "energy_delay": None if energy_delay is None else asdict(energy_delay),
         "checks": [asdict(check) for check in run.checks],
     }
 
@@ -358,5 +413,6 @@ def _counts_json(counts: GemmResult) -> dict[str, object]:
         "macs": counts.macs,
         "kept_macs": counts.kept_macs,
         "padded_macs": counts.padded_macs,
+        "core_cycles": [core.cycles for core in counts.cores],
         "memory": None if memory is None else asdict(memory),
     }

@@ -1,17 +1,31 @@
 """The walk from a model's name to a result: train, prune, lower, simulate, time."""
 
+from pysim.pruning import PruneConfig
 from pysim.runner.bench import KernelBenchConfig, bench_kernels
+from pysim.runner.inputs import choose_data
+from pysim.runner.methods import METHODS, Init
+from pysim.runner.prune import PruneRunConfig, prune
 from pysim.runner.run import RunConfig, run
+from pysim.runner.study import find_study, load_study, run_study
 from pysim.runner.system import SystemFacts, default_threads, describe_system
 from pysim.runner.train_dense import train_dense
 
 __all__ = [
+    "METHODS",
+    "Init",
     "KernelBenchConfig",
+    "PruneConfig",
+    "PruneRunConfig",
     "RunConfig",
     "SystemFacts",
     "bench_kernels",
+    "choose_data",
     "default_threads",
     "describe_system",
+    "find_study",
+    "load_study",
+    "prune",
     "run",
+    "run_study",
     "train_dense",
 ]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pysim.config import Accelerator
-from pysim.energy import ActionCounts, BufferTraffic, energy, missing_figures
+from pysim.energy import ActionCounts, BufferTraffic, area, energy, missing_figures
+from pysim.errors import ConfigError
 from pysim.result import Energy, GemmResult, MemoryResult, add_results
 
 
@@ -24,8 +25,20 @@ def energy_of(
         unit=after.unit,
         components=dict(after.components),
         components_dense=dict(before.components),
+        gated_slots=after.gated_slots,
+        gated_slots_dense=before.gated_slots,
         notes=after.notes,
     )
+
+
+def area_of(accelerator: Accelerator) -> dict[str, float] | None:
+    """Area in mm2 by component; None if the energy is not of the same 45 nm, or an area is not published."""
+    if accelerator.technology != "45nm":
+        return None
+    try:
+        return dict(area(accelerator).components)
+    except ConfigError:
+        return None
 
 
 def actions(counts: GemmResult, accelerator: Accelerator) -> ActionCounts:

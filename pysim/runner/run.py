@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,12 +12,15 @@ import pysim
 from pysim.config import Accelerator
 from pysim.energy import missing_figures
 from pysim.errors import ConfigError
-from pysim.lowering import Activation, trace
-from pysim.pruning import PruneConfig, element_masks, kept_count
+from pysim.lowering import trace
+from pysim.pruning import PruneConfig, element_masks, miscounted_layers
 from pysim.result import Accuracy, BlockRun, Check, KernelTiming, LayerResult, RunResult
-from pysim.runner.energy import energy_of
+from pysim.runner.busy import core_use, cores_used_by_others
+from pysim.runner.energy import area_of, energy_of
+from pysim.runner.methods import Level, finetune_config
 from pysim.runner.simulate import (
     LayerCounts,
+    layer_mask,
     layer_to_step,
     simulate_network_layer,
     step_layer,
@@ -28,11 +31,11 @@ from pysim.runner.stages import (
     PrunedNetwork,
     Source,
     dense_network,
-    finetune_config,
+    network_from_file,
     pruned_network,
 )
-from pysim.runner.timing import time_layer
-from pysim.training import Progress, no_progress
+from pysim.runner.timing import time_layers
+from pysim.training import Progress, is_pruned_file, no_progress
 from pysim.workload import BlockMask, Layer, Workload
 
 
@@ -41,13 +44,14 @@ class RunConfig:
     """What to run.
 
     Args:
-        model: A name in ``pysim.models.MODELS``.
-        blocks: Block sizes (height, width), at least one.
+        model: A name in ``pysim.models.MODELS``, or ``module:factory``.
+        blocks: Block sizes (height, width), at least one; none with a pruned checkpoint, which has its own.
         accelerator: The machine to simulate.
         sparsity: Share of each prunable layer's blocks to remove, from 0 to below 1.
         data: As in ``load_dataset``.
         pad_to: Pad images to this size in pixels; None leaves them.
-        checkpoint: Dense weights to start from; None takes the shipped ones or trains.
+        checkpoint: Dense weights to start from; None takes the shipped ones or trains. A pruned network's
+            file is taken with its masks: nothing is pruned or trained.
         dense_epochs: If there are no weights to start from.
         finetune_epochs: After pruning.
         seed: Of weights and training.
@@ -78,7 +82,7 @@ class RunConfig:
     use_cache: bool = True
 
     def __post_init__(self) -> None:
-        if not self.blocks:
+        if not self.blocks and self.checkpoint is None:
             raise ConfigError("block: expected at least one block size, got none")
         for field in ("batch", "threads", "dense_epochs"):
             if getattr(self, field) < 1:
@@ -97,11 +101,17 @@ def run(config: RunConfig, progress: Progress = no_progress) -> RunResult:
     """
     # All that can be refused is refused before minutes are spent.
     prunes = [
-        PruneConfig(block=block, sparsity=config.sparsity, prune_all=config.prune_all)
+        PruneConfig(block=block, sparsity=config.sparsity, prune_all=config.prune_all, seed=config.seed)
         for block in config.blocks
     ]
     finetune = finetune_config(config.finetune_epochs, config.seed)
     source = Source(config.data, config.pad_to)
+    if config.checkpoint is not None and is_pruned_file(config.checkpoint):
+        return _run_file(config, config.checkpoint, source, progress)
+    if not prunes:
+        raise ConfigError(
+            f"block: expected at least one block size, got none and {config.checkpoint} holds no masks"
+        )
     dense = dense_network(
         config.model,
         source,
@@ -114,8 +124,24 @@ def run(config: RunConfig, progress: Progress = no_progress) -> RunResult:
     workload, _ = trace(dense.model, _example(source, config.batch))
     runs = []
     for prune in prunes:
-        pruned = pruned_network(dense, source, prune, finetune, use_cache=config.use_cache, progress=progress)
+        level = Level(prune=prune, retrain=finetune)
+        pruned = pruned_network(dense, source, level, use_cache=config.use_cache, progress=progress)
         runs.append(_block_run(config, prune, dense, pruned, source, workload, progress))
+    return _result(config, source, workload, runs)
+
+
+def _run_file(config: RunConfig, path: Path, source: Source, progress: Progress) -> RunResult:
+    """Simulates and times a pruned network as its file has it."""
+    dense, pruned, prune = network_from_file(config.model, path, source, progress)
+    if config.blocks and config.blocks != (prune.block,):
+        raise ConfigError(f"block: expected {prune.block}, that of {path}, or none, got {config.blocks}")
+    config = replace(config, sparsity=prune.sparsity, finetune_epochs=0)
+    workload, _ = trace(pruned.model, _example(source, config.batch))
+    block_run = _block_run(config, prune, dense, pruned, source, workload, progress)
+    return _result(config, source, workload, [block_run])
+
+
+def _result(config: RunConfig, source: Source, workload: Workload, runs: Sequence[BlockRun]) -> RunResult:
     return RunResult(
         pysim_version=pysim.__version__,
         model=config.model,
@@ -130,6 +156,7 @@ def run(config: RunConfig, progress: Progress = no_progress) -> RunResult:
         unmapped_share=workload.unmapped_share,
         vector=vector_work(workload, config.accelerator),
         energy_missing=missing_figures(config.accelerator),
+        area_mm2=area_of(config.accelerator),
         runs=tuple(runs),
     )
 
@@ -148,7 +175,7 @@ def _block_run(
     workload: Workload,
     progress: Progress,
 ) -> BlockRun:
-    masks = [_layer_mask(layer, prune, pruned.masks) for layer in workload.layers]
+    masks = [layer_mask(layer, prune.block, pruned.masks) for layer in workload.layers]
     touched = [layer.weight in pruned.masks for layer in workload.layers]
     simulated = [
         simulate_network_layer(layer, mask, config.accelerator)
@@ -162,8 +189,20 @@ def _block_run(
 
     parameters = dict(pruned.model.named_parameters())
     timings: list[KernelTiming | None] = [None] * len(workload.layers)
+    other_load = None
     if config.measure:
-        timings = list(_time_layers(config, workload, parameters, activations, masks, touched, progress))
+        before = core_use()
+        timings = list(
+            time_layers(
+                workload.layers,
+                parameters,
+                activations,
+                pruned.masks,
+                threads=config.threads,
+                progress=progress,
+            )
+        )
+        other_load = cores_used_by_others(before, core_use())
     index = workload.layers.index(stepped)
     checks = [_zeros_check(pruned, prune)]
     if stepped.weight is not None:
@@ -196,37 +235,9 @@ def _block_run(
             )
         ),
         energy=energy_of([s.dense for s in simulated], [s.chosen for s in simulated], config.accelerator),
+        other_load_cores=other_load,
         checks=tuple(checks),
     )
-
-
-def _layer_mask(layer: Layer, prune: PruneConfig, masks: Mapping[str, BlockMask]) -> BlockMask:
-    if layer.weight is not None and layer.weight in masks:
-        return masks[layer.weight]
-    return BlockMask.all_kept(layer.grid(*prune.block), layer.groups)
-
-
-def _time_layers(
-    config: RunConfig,
-    workload: Workload,
-    parameters: Mapping[str, torch.nn.Parameter],
-    activations: Mapping[str, Activation],
-    masks: list[BlockMask],
-    touched: list[bool],
-    progress: Progress,
-) -> Iterator[KernelTiming | None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(config.threads)
-    try:
-        for done, (layer, mask, hit) in enumerate(zip(workload.layers, masks, touched, strict=True), start=1):
-            if layer.weight is None:
-                yield None  # two activations: no weight to make sparse
-                continue
-            weight, activation = parameters[layer.weight], activations[layer.name]
-            yield time_layer(layer, weight, activation, mask if hit else None, threads=config.threads)
-            progress("timing kernels", done, len(workload.layers))
-    finally:
-        torch.set_num_threads(before)
 
 
 def _zeros_check(pruned: PrunedNetwork, prune: PruneConfig) -> Check:
@@ -234,11 +245,7 @@ def _zeros_check(pruned: PrunedNetwork, prune: PruneConfig) -> Check:
     elements = element_masks(pruned.model, pruned.masks)
     parameters = dict(pruned.model.named_parameters())
     regrown = sum(int(((parameters[name] != 0) & ~mask).sum()) for name, mask in elements.items())
-    miscounted = [
-        name
-        for name, mask in pruned.masks.items()
-        if mask.blocks_kept != kept_count(mask.blocks_total, prune.sparsity)
-    ]
+    miscounted = miscounted_layers(pruned.masks, prune)
     kept = sum(mask.blocks_kept for mask in pruned.masks.values())
     return Check(
         name="masks",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -55,6 +55,13 @@ def simulate_network_layer(layer: Layer, mask: BlockMask, accelerator: Accelerat
         dense=simulate(everything.keep, replace(_machine_for(everything, accelerator), skip="none")),
         chosen=pruned[skip_label(accelerator)],
     )
+
+
+def layer_mask(layer: Layer, block: tuple[int, int], masks: Mapping[str, BlockMask]) -> BlockMask:
+    """The mask of a layer's weight; one that keeps every block if it has none."""
+    if layer.weight is not None and layer.weight in masks:
+        return masks[layer.weight]
+    return BlockMask.all_kept(layer.grid(*block), layer.groups)
 
 
 def _machine_for(mask: BlockMask, accelerator: Accelerator) -> Accelerator:

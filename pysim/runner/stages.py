@@ -6,46 +6,62 @@ code of the parts that train are the same.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib.metadata
-import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pysim.data import Dataset, load_dataset
-from pysim.errors import DataError, PysimError
-from pysim.models import InputShape, build_model, pretrained_path
-from pysim.pruning import PruneConfig, element_masks, prune_one_shot
+from pysim.errors import ConfigError, DataError, ModelError
+from pysim.models import InputShape, build_model, is_user_model, pretrained_path, user_model_digest
+from pysim.pruning import (
+    SCORES,
+    EmptyLayerWarning,
+    PruneConfig,
+    describe_masks,
+    element_masks,
+    prune_one_shot,
+)
+from pysim.runner.methods import DENSE_LR, Level
 from pysim.store import cache_folder, content_key, data_identity, file_digest, source_digest
 from pysim.training import (
+    GROWING,
     Batches,
+    GrowingMasks,
     Progress,
+    Snapshot,
     TrainConfig,
     evaluate,
+    exclusive_state,
+    is_pruned_file,
+    load_pruned,
     load_tensors,
     load_weights,
+    mask_tensors,
     reestimate_batch_norm,
+    remove_state,
     save_tensors,
+    split_masks,
     train,
 )
-from pysim.workload import BlockGrid, BlockMask
+from pysim.workload import BlockMask
 
 # A change in any of these may change what training returns.
 _TRAINING_CODE = ("data", "models", "pruning", "training")
 
 
-def finetune_config(epochs: int, seed: int) -> TrainConfig:
-    """How a pruned network is trained on: in smaller steps and more of them than a dense one from scratch.
-
-    docs/decisions.md has the comparison.
-    """
-    return TrainConfig(epochs=epochs, batch_size=64, peak_lr=0.02, seed=seed)
+# Scores that look at gradients see this many training images.
+_EXAMPLE_BATCHES, _EXAMPLE_SIZE = 4, 64
+# Fresh weights for --init reinit: far from the seeds that people type.
+_REINIT_SEED = 1_000_003
+_SNAPSHOT = "snapshot."
 
 
 class Source:
@@ -80,33 +96,44 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DenseNetwork:
-    """A trained network before pruning.
+    """A network before pruning.
 
     Args:
+        name: As in ``build_model``.
         model: In evaluation mode.
         key: Identifies weights, data and code.
         accuracy: On the test images, percent.
         origin: Where the weights come from, one sentence.
+        seed: Of the weights.
+        snapshot: Weights and statistics at the step to rewind to; empty if none was asked for.
+        masks: Of earlier pruning, if the weights come from a pruned network's file.
     """
 
+    name: str
     model: nn.Module
     key: str
     accuracy: float
     origin: str
+    seed: int
+    snapshot: Mapping[str, Tensor] = field(default_factory=dict)
+    masks: Mapping[str, BlockMask] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrunedNetwork:
-    """A pruned and fine-tuned network.
+    """A pruned and retrained network.
 
     Args:
         model: In evaluation mode.
+        key: Identifies how it came about.
         masks: Weight name to block mask, for the weights that pruning may touch.
-        before_finetune: Accuracy after pruning and batch norm re-estimation, percent.
-        accuracy: After fine-tuning, percent.
+        before_finetune: Accuracy after pruning and batch norm re-estimation, percent; that of the end if
+            masks grew while weights were learnt.
+        accuracy: After retraining, percent.
     """
 
     model: nn.Module
+    key: str
     masks: Mapping[str, BlockMask]
     before_finetune: float
     accuracy: float
@@ -120,6 +147,53 @@ def _cache_path(key: str) -> Path:
     return cache_folder() / "training" / f"{key}.safetensors"
 
 
+@contextlib.contextmanager
+def _saving(path: Path, use_cache: bool) -> Iterator[Path | None]:
+    """Where training under this cache path saves itself until what it leads to is written there.
+
+    None if another process trains the same: this one then trains without saving itself.
+    """
+    with exclusive_state(path.with_suffix(".state")) as state:
+        if state is not None and not use_cache:
+            remove_state(state)
+        yield state
+        if state is not None:
+            remove_state(state)
+
+
+def fresh_model(name: str, dataset: Dataset, seed: int) -> nn.Module:
+    """The network with the weights that ``seed`` gives, checked against the images.
+
+    Raises:
+        ModelError: The model is unknown or cannot take the images or tell the classes apart.
+    """
+    height, width = dataset.image_size
+    shape = InputShape(channels=dataset.channels, height=height, width=width, num_classes=dataset.num_classes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build_model(name, shape).eval()
+    if is_user_model(name):
+        _check_fits(name, model, dataset)
+    return model
+
+
+def _check_fits(name: str, model: nn.Module, dataset: Dataset) -> None:
+    height, width = dataset.image_size
+    images = torch.zeros(2, dataset.channels, height, width)
+    what = f"model {name!r} on images of {dataset.channels}x{height}x{width}"
+    hint = "Give the shape of the model's input with --input 1xCxHxW, or other --data."
+    try:
+        with torch.inference_mode():
+            output = model(images)
+    except Exception as error:  # foreign code
+        raise ModelError(f"{what}: {type(error).__name__}: {error}", hint=hint) from error
+    if not isinstance(output, Tensor) or output.ndim != 2 or output.shape[1] < dataset.num_classes:
+        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise ModelError(
+            f"{what}: expected outputs of shape (2, at least {dataset.num_classes}), got {got}", hint=hint
+        )
+
+
 def dense_network(
     name: str,
     source: Source,
@@ -129,58 +203,108 @@ def dense_network(
     seed: int,
     use_cache: bool,
     progress: Progress,
+    peak_lr: float = DENSE_LR,
+    from_scratch: bool = False,
+    snapshot_step: int | None = None,
 ) -> DenseNetwork:
     """The dense network: from ``checkpoint``, else the shipped weights, else trained here for ``epochs``.
 
+    Args:
+        name: As in ``build_model``.
+        source: The data.
+        checkpoint: Weights to take; those of a pruned network's file come with their masks.
+        epochs: Of training from scratch; 0 leaves the network as it was initialised.
+        seed: Of weights and training.
+        use_cache: Whether finished or interrupted training may be taken from the cache.
+        progress: Told how far each stage is.
+        peak_lr: Highest learning rate of that training.
+        from_scratch: Do not take the shipped weights.
+        snapshot_step: Keep weights and statistics as they are before this step of training from scratch.
+
     Raises:
+        ConfigError: A snapshot is asked for and nothing is trained from scratch.
         DataError: The checkpoint is broken or is another network's.
         ModelError: The model is unknown.
     """
-    shape = _input_shape(source.dataset)
-    torch.manual_seed(seed)
-    model = build_model(name, shape).eval()
-    weights = checkpoint or pretrained_path(name, source.dataset.name)
-    config = TrainConfig(epochs=epochs, seed=seed)
+    model = fresh_model(name, source.dataset, seed)
+    weights = checkpoint or (None if from_scratch else pretrained_path(name, source.dataset.name))
+    if weights is not None and snapshot_step is not None:
+        raise ConfigError(
+            "rewinding: expected a network trained here, got a checkpoint without early weights"
+        )
+    config = TrainConfig(epochs=epochs, peak_lr=peak_lr, seed=seed)
     fields = {
         "stage": "dense",
         "model": name,
+        "source": user_model_digest(name) if is_user_model(name) else None,
         "data": source.identity,
         "weights": None if weights is None else file_digest(weights),
         "training": None if weights is not None else asdict(config),
+        "snapshot_step": snapshot_step,
         **_common_fields(),
     }
     key = content_key(fields)
     path = _cache_path(key)
-    if weights is not None:
+    masks: Mapping[str, BlockMask] = {}
+    if checkpoint is not None and is_pruned_file(checkpoint):
+        masks = load_pruned(checkpoint, name, model).masks
+    elif weights is not None:
         load_weights(model, weights)
+    snapshot: Mapping[str, Tensor] = {}
     cached = _load_stage(path, use_cache)
     if cached is not None:
         tensors, note = cached
         if weights is None:
-            model.load_state_dict(tensors)
+            model.load_state_dict({n: t for n, t in tensors.items() if not n.startswith(_SNAPSHOT)})
+        snapshot = {n.removeprefix(_SNAPSHOT): t for n, t in tensors.items() if n.startswith(_SNAPSHOT)}
         accuracy = _percent(path, note, "accuracy")
     else:
-        if weights is None:
-            train(model, source.batches, config, progress=progress)
-        accuracy = evaluate(model, source.batches, what="testing the dense network", progress=progress)
-        state = model.state_dict() if weights is None else {}
-        save_tensors(path, state, {"accuracy": accuracy, "fields": fields})
+        hook = Snapshot(-1 if snapshot_step is None else snapshot_step)
+        with _saving(path, use_cache) as state:
+            if weights is None and epochs:
+                train(
+                    model,
+                    source.batches,
+                    config,
+                    hook=hook,
+                    state_path=state,
+                    keep_state=True,
+                    identity=key,
+                    progress=progress,
+                )
+                snapshot = hook.tensors
+            accuracy = evaluate(model, source.batches, what="testing the dense network", progress=progress)
+            tensors = dict(model.state_dict()) if weights is None else {}
+            tensors |= {_SNAPSHOT + n: tensor for n, tensor in snapshot.items()}
+            save_tensors(path, tensors, {"accuracy": accuracy, "fields": fields})
+    if snapshot_step is not None and not snapshot:
+        steps = -(-source.batches.train_count // config.batch_size) * epochs
+        raise ConfigError(f"rewind-step: expected below the {steps} steps of training, got {snapshot_step}")
     origin = f"trained here for {epochs} epochs"
     if weights is not None:
         origin = str(weights) if checkpoint is not None else "shipped checkpoint"
-    return DenseNetwork(model=model, key=key, accuracy=accuracy, origin=origin)
+    return DenseNetwork(
+        name=name,
+        model=model,
+        key=key,
+        accuracy=accuracy,
+        origin=origin,
+        seed=seed,
+        snapshot=snapshot,
+        masks=masks,
+    )
 
 
 def pruned_network(
     dense: DenseNetwork,
     source: Source,
-    prune: PruneConfig,
-    finetune: TrainConfig,
+    level: Level,
     *,
+    previous: PrunedNetwork | None = None,
     use_cache: bool,
     progress: Progress,
 ) -> PrunedNetwork:
-    """Prunes a copy of ``dense`` in one shot and fine-tunes it.
+    """Prunes a copy of ``previous``, or of ``dense``, and retrains it.
 
     Raises:
         ModelError: There is nothing to prune.
@@ -188,42 +312,117 @@ def pruned_network(
     fields = {
         "stage": "pruned",
         "dense": dense.key,
+        "previous": None if previous is None else previous.key,
         "data": source.identity,
-        "prune": {**asdict(prune), "block": list(prune.block)},
-        "finetune": asdict(finetune),
+        "level": level.to_json(),
         **_common_fields(),
     }
-    path = _cache_path(content_key(fields))
-    model = copy.deepcopy(dense.model)
+    key = content_key(fields)
+    path = _cache_path(key)
+    model = copy.deepcopy(dense.model if previous is None else previous.model)
     cached = _load_stage(path, use_cache)
     if cached is not None:
         tensors, note = cached
-        masks = _unpack_masks(path, tensors, note)
-        state = {name: tensor for name, tensor in tensors.items() if not name.startswith(_MASK)}
+        state, masks = split_masks(path, tensors, note.get("masks"))
         model.load_state_dict(state)
-        before = _percent(path, note, "before_finetune")
+        untuned = _percent(path, note, "before_finetune")
         accuracy = _percent(path, note, "accuracy")
     else:
-        label = f"block {prune.block[0]}x{prune.block[1]}: "
+        label = f"block {level.prune.block[0]}x{level.prune.block[1]}: "
 
         def labelled(what: str, done: int, total: int) -> None:
             progress(label + what, done, total)
 
-        masks = prune_one_shot(model, prune)
-        reestimate_batch_norm(model, source.batches)
-        before = evaluate(model, source.batches, what="testing before fine-tuning", progress=labelled)
-        train(model, source.batches, finetune, masks=element_masks(model, masks), progress=labelled)
-        accuracy = evaluate(model, source.batches, progress=labelled)
-        packed, grids = _pack_masks(masks)
-        note = {"accuracy": accuracy, "before_finetune": before, "masks": grids, "fields": fields}
-        save_tensors(path, model.state_dict() | packed, note)
+        earlier = dense.masks if previous is None else previous.masks
+        masks = {}
+        before: float | None = None
+        hook: GrowingMasks | None = None
+        if level.growing is None:
+            masks, before = _prune(model, dense, source, level, earlier, labelled)
+        else:
+            hook = GROWING[level.growing](level.prune, _examples(source, level.prune), earlier)
+        with _saving(path, use_cache) as state_path:
+            train(
+                model,
+                source.batches,
+                level.retrain,
+                masks=element_masks(model, masks),
+                hook=hook,
+                start_step=level.start_step,
+                state_path=state_path,
+                keep_state=True,
+                identity=key,
+                progress=labelled,
+            )
+            masks = masks if hook is None else hook.block_masks
+            accuracy = evaluate(model, source.batches, progress=labelled)
+            untuned = accuracy if before is None else before
+            note = {
+                "accuracy": accuracy,
+                "before_finetune": untuned,
+                "masks": describe_masks(masks),
+                "fields": fields,
+            }
+            save_tensors(path, model.state_dict() | mask_tensors(masks), note)
     model.eval()
-    return PrunedNetwork(model=model, masks=masks, before_finetune=before, accuracy=accuracy)
+    return PrunedNetwork(model=model, key=key, masks=masks, before_finetune=untuned, accuracy=accuracy)
 
 
-def _input_shape(dataset: Dataset) -> InputShape:
-    height, width = dataset.image_size
-    return InputShape(channels=dataset.channels, height=height, width=width, num_classes=dataset.num_classes)
+def _prune(
+    model: nn.Module,
+    dense: DenseNetwork,
+    source: Source,
+    level: Level,
+    earlier: Mapping[str, BlockMask],
+    progress: Progress,
+) -> tuple[dict[str, BlockMask], float]:
+    """Masks, the accuracy with nothing but them, and in ``model`` the weights to retrain from."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EmptyLayerWarning)  # results say it, cached ones too
+        masks = prune_one_shot(model, level.prune, masks=earlier, examples=_examples(source, level.prune))
+    reestimate_batch_norm(model, source.batches)
+    before = evaluate(model, source.batches, what="testing before fine-tuning", progress=progress)
+    if level.init == "rewind":
+        model.load_state_dict(dict(dense.snapshot))
+    elif level.init == "reinit":
+        other_seed = (dense.seed + _REINIT_SEED) % 2**32
+        model.load_state_dict(fresh_model(dense.name, source.dataset, other_seed).state_dict())
+    return masks, before  # training applies the masks before its first step
+
+
+def _examples(source: Source, prune: PruneConfig) -> list[tuple[Tensor, Tensor]]:
+    if SCORES[prune.score].gradients == "none":
+        return []
+    return source.batches.examples(_EXAMPLE_BATCHES, _EXAMPLE_SIZE)
+
+
+def network_from_file(
+    name: str, path: Path, source: Source, progress: Progress
+) -> tuple[DenseNetwork, PrunedNetwork, PruneConfig]:
+    """A pruned network as its file has it, tested anew; nothing is pruned or trained.
+
+    The dense network's accuracy is the one that the file remembers, or the pruned one's if there was none.
+
+    Raises:
+        DataError: The file is damaged, or not of this model.
+    """
+    model = fresh_model(name, source.dataset, 0)
+    file = load_pruned(path, name, model)
+    accuracy = evaluate(model, source.batches, progress=progress)
+    dense = file.facts.get("dense_accuracy")
+    key = content_key({"stage": "file", "file": file_digest(path)})
+    return (
+        DenseNetwork(
+            name=name,
+            model=model,
+            key=key,
+            accuracy=float(dense) if isinstance(dense, int | float) and 0 <= dense <= 100 else accuracy,
+            origin=str(path),
+            seed=0,
+        ),
+        PrunedNetwork(model=model, key=key, masks=file.masks, before_finetune=accuracy, accuracy=accuracy),
+        file.prune,
+    )
 
 
 def _load_stage(path: Path, use_cache: bool) -> tuple[dict[str, Tensor], dict[str, object]] | None:
@@ -241,32 +440,3 @@ def _percent(path: Path, note: Mapping[str, object], field: str) -> float:
     if not isinstance(value, float) or not 0 <= value <= 100:
         raise DataError(f"{path}: expected {field} in percent, got {value!r}", hint=f"Remove {path}.")
     return value
-
-
-_MASK = "mask."
-
-
-def _pack_masks(masks: Mapping[str, BlockMask]) -> tuple[dict[str, Tensor], dict[str, object]]:
-    packed = {_MASK + name: torch.from_numpy(np.packbits(mask.keep)) for name, mask in masks.items()}
-    grids: dict[str, object] = {
-        name: {"groups": len(mask.keep), **asdict(mask.grid)} for name, mask in masks.items()
-    }
-    return packed, grids
-
-
-def _unpack_masks(
-    path: Path, tensors: Mapping[str, Tensor], note: Mapping[str, object]
-) -> dict[str, BlockMask]:
-    grids = note.get("masks")
-    masks = {}
-    try:
-        if not isinstance(grids, dict):
-            raise TypeError(f"expected an object, got {type(grids).__name__}")
-        for name, fields in grids.items():
-            grid = BlockGrid(**{field: fields[field] for field in ("m", "k", "positions", "bh", "bw")})
-            shape = (fields["groups"], *grid.shape)
-            bits = np.unpackbits(tensors[_MASK + name].numpy(), count=math.prod(shape))
-            masks[name] = BlockMask(grid=grid, keep=bits.astype(np.bool_).reshape(shape))
-    except (KeyError, TypeError, ValueError, PysimError) as error:
-        raise DataError(f"{path}: its masks cannot be read: {error}", hint=f"Remove {path}.") from error
-    return masks

@@ -1,5 +1,9 @@
-"""Measures one layer on this machine: dense through torch, sparse through pysim's kernel, sample by sample in
+"""Measures layers on this machine: dense through torch, sparse through pysim's kernel, sample by sample in
 turn.
+
+A form's time is the first quartile of its rounds: what the machine does when little else runs on it. A median
+is off by a thousand times once other work holds a core in half of the rounds, because an OpenMP barrier waits
+for it.
 
 Both sides use the same number of threads, read the same activations and allocate their own output. Dense is
 the fastest form torch offers: NCHW or channels-last convolution, or for a linear layer ``linear`` or
@@ -10,7 +14,7 @@ untimed calls of the same form, so that each library finds its own threads awake
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +25,7 @@ from torch.nn.functional import conv2d, linear
 from pysim.lowering import Activation, weight_matrix
 from pysim.result import KernelTiming
 from pysim.sparse import BsrMatrix, ConvPlan, SpmmPlan
+from pysim.training import Progress, no_progress
 from pysim.workload import BlockMask, Layer
 
 _ROUNDS = 9
@@ -52,12 +57,12 @@ def time_layer(
     if mask is None:
         samples = interleave(forms)
         form, dense = fastest(samples)
-        median = float(np.median(dense)) * 1e6
+        dense_us = _typical(dense) * 1e6
         return KernelTiming(
             isa="torch",
-            dense_us=median,
+            dense_us=dense_us,
             dense_form=form,
-            sparse_us=median,
+            sparse_us=dense_us,
             speedup_quartiles=(1.0, 1.0),
             max_error=0.0,
         )
@@ -70,12 +75,45 @@ def time_layer(
     low, high = np.quantile(dense / times, (0.25, 0.75))
     return KernelTiming(
         isa=isa,
-        dense_us=float(np.median(dense)) * 1e6,
+        dense_us=_typical(dense) * 1e6,
         dense_form=form,
-        sparse_us=float(np.median(times)) * 1e6,
+        sparse_us=_typical(times) * 1e6,
         speedup_quartiles=(float(low), float(high)),
         max_error=_error(layer, weight.detach(), activation, sparse()),
     )
+
+
+def time_layers(
+    layers: Sequence[Layer],
+    weights: Mapping[str, Tensor],
+    activations: Mapping[str, Activation],
+    masks: Mapping[str, BlockMask],
+    *,
+    threads: int,
+    progress: Progress = no_progress,
+) -> Iterator[KernelTiming | None]:
+    """Times a network's layers one after the other; None for a product of two activations.
+
+    Args:
+        layers: In order.
+        weights: By name.
+        activations: By layer.
+        masks: By weight's name; a layer without one stays dense.
+        threads: For both sides; torch's own number is restored afterwards.
+        progress: Told how many layers are done.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for done, layer in enumerate(layers, start=1):
+            if layer.weight is None:
+                yield None
+                continue
+            mask = masks.get(layer.weight)
+            yield time_layer(layer, weights[layer.weight], activations[layer.name], mask, threads=threads)
+            progress("timing kernels", done, len(layers))
+    finally:
+        torch.set_num_threads(before)
 
 
 def _dense_forms(layer: Layer, weight: Tensor, source: Tensor) -> dict[str, Callable[[], Tensor]]:
@@ -138,8 +176,12 @@ def _seconds_per_call(call: Callable[[], object], least_seconds: float) -> float
 
 
 def fastest(samples: Mapping[str, Seconds]) -> tuple[str, Seconds]:
-    name = min(samples, key=lambda form: float(np.median(samples[form])))
+    name = min(samples, key=lambda form: _typical(samples[form]))
     return name, samples[name]
+
+
+def _typical(seconds: Seconds) -> float:
+    return float(np.quantile(seconds, 0.25))
 
 
 def _error(layer: Layer, weight: Tensor, activation: Activation, output: Tensor) -> float:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
 from pysim.data import load_dataset
-from pysim.models import InputShape, build_model
+from pysim.errors import DataError
+from pysim.models import is_user_model, user_model_digest
+from pysim.runner.methods import DENSE_LR
+from pysim.runner.stages import fresh_model
 from pysim.training import (
     Batches,
     Progress,
     TrainConfig,
     evaluate,
+    exclusive_state,
     no_progress,
     remove_state,
     save_tensors,
@@ -28,6 +30,7 @@ def train_dense(
     epochs: int,
     seed: int,
     out: Path,
+    lr: float = DENSE_LR,
     resume: bool = True,
     save_every: int = 100,
     progress: Progress = no_progress,
@@ -42,6 +45,7 @@ def train_dense(
         epochs: Passes over the training images.
         seed: Of weights and training.
         out: The checkpoint to write.
+        lr: Highest learning rate.
         resume: Whether to go on from a saved state; otherwise it is removed.
         save_every: Steps between saves.
         progress: Told how far training is.
@@ -54,31 +58,31 @@ def train_dense(
         ModelError: The model is unknown.
     """
     dataset = load_dataset(data)
-    config = TrainConfig(epochs=epochs, seed=seed)
-    height, width = dataset.image_size
-    torch.manual_seed(seed)
-    network = build_model(
-        model,
-        InputShape(channels=dataset.channels, height=height, width=width, num_classes=dataset.num_classes),
-    )
+    config = TrainConfig(epochs=epochs, peak_lr=lr, seed=seed)
+    network = fresh_model(model, dataset, seed)
     batches = Batches(dataset, crop_pad=config.crop_pad)
-    state = out.with_name(f"{out.name}.state")
-    if not resume:
+    code = user_model_digest(model) if is_user_model(model) else model
+    with exclusive_state(out.with_name(f"{out.name}.state")) as state:
+        if state is None:
+            raise DataError(f"{out}: another process is training it", hint="Choose another --out.")
+        if not resume:
+            remove_state(state)
+        train(
+            network,
+            batches,
+            config,
+            state_path=state,
+            save_every=save_every,
+            keep_state=True,
+            identity=f"{code} on {dataset.fingerprint()}",
+            progress=progress,
+        )
+        note: dict[str, object] = {
+            "model": model,
+            "dataset": dataset.name,
+            "accuracy_percent": evaluate(network, batches, progress=progress),
+            "training": asdict(config),
+        }
+        save_tensors(out, network.state_dict(), note)
         remove_state(state)
-    train(
-        network,
-        batches,
-        config,
-        state_path=state,
-        save_every=save_every,
-        identity=f"{model} on {dataset.fingerprint()}",
-        progress=progress,
-    )
-    note: dict[str, object] = {
-        "model": model,
-        "dataset": dataset.name,
-        "accuracy_percent": evaluate(network, batches, progress=progress),
-        "training": asdict(config),
-    }
-    save_tensors(out, network.state_dict(), note)
     return note

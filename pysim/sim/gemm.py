@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import astuple, fields
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
@@ -11,10 +11,11 @@ import numpy.typing as npt
 from pysim import _core
 from pysim.config import Accelerator, Memory
 from pysim.errors import ConfigError, ShapeError
-from pysim.result import GemmResult, MemoryResult
+from pysim.result import CoreResult, GemmResult, MemoryResult
 from pysim.result.gemm import OutputArray
-from pysim.sim.reorder import candidate_orders, feature_order
-from pysim.workload import BlockGrid, BoolArray, ConvGeometry, Int64Array
+from pysim.sim.mapping import Mapping, best_mapping
+from pysim.sim.reorder import feature_order
+from pysim.workload import BlockGrid, BoolArray, ConvGeometry
 
 Engine: TypeAlias = Literal["event", "cycle"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)
@@ -43,49 +44,52 @@ def simulate_layer(
         ShapeError: The mask is not a bool array of the grid's shape, or the convolution does not match.
         ConfigError: n is below 1, a count does not fit in 64 bits, or a buffer is too small for the layer.
     """
-    return _best_order(grid, mask, n, accelerator, conv)[1]
+    return _choose(grid, mask, n, accelerator, conv)[1]
 
 
-def chosen_order(
-    grid: BlockGrid, mask: BoolArray, n: int, accelerator: Accelerator, conv: ConvGeometry | None
-) -> Int64Array | None:
-    """The order in which an accelerator with ``reorder`` takes the block rows; None for their own.
+def choose_mapping(
+    grid: BlockGrid,
+    mask: BoolArray,
+    n: int,
+    accelerator: Accelerator,
+    *,
+    conv: ConvGeometry | None = None,
+) -> Mapping:
+    """How an accelerator with ``reorder`` or ``mapper`` runs the layer; the plain mapping without both.
 
     Raises:
         As ``simulate_layer``.
     """
-    return _best_order(grid, mask, n, accelerator, conv)[0] if accelerator.reorder else None
+    if not accelerator.reorder and not accelerator.mapper:
+        return Mapping()
+    return _choose(grid, mask, n, accelerator, conv)[0]
 
 
-def _best_order(
+def _choose(
     grid: BlockGrid, mask: BoolArray, n: int, accelerator: Accelerator, conv: ConvGeometry | None
-) -> tuple[Int64Array | None, GemmResult]:
-    """Of the rows' own order and the candidates the first with the fewest cycles, and what it costs."""
+) -> tuple[Mapping, GemmResult]:
     grid.check_mask(mask)
     n = positive_int(n, "n")
-    best = _simulate_event(grid, mask, n, accelerator, conv)
-    best_order = None
-    if accelerator.reorder:
-        grouped = accelerator.skip == "group"
-        feeder_cols = accelerator.group_cols_for(grid.bh) if grouped else accelerator.cols
-        for order in candidate_orders(grid, mask, feeder_cols):
-            try:
-                found = _simulate_event(grid, mask[order], n, accelerator, conv)
-            except ConfigError:  # A buffer is too small for this order's strips; not for the rows' own.
-                continue
-            if found.cycles < best.cycles:
-                best_order, best = order, found
-    return best_order, best
+
+    def simulate(mapping: Mapping) -> GemmResult:
+        return _simulate_event(grid, mask, n, accelerator, conv, mapping)
+
+    return best_mapping(grid, mask, accelerator, simulate)
 
 
 def _simulate_event(
-    grid: BlockGrid, mask: BoolArray, n: int, accelerator: Accelerator, conv: ConvGeometry | None
+    grid: BlockGrid,
+    mask: BoolArray,
+    n: int,
+    accelerator: Accelerator,
+    conv: ConvGeometry | None,
+    mapping: Mapping,
 ) -> GemmResult:
     try:
         counts = _core.simulate_event(
-            core_array(accelerator, grid),
+            core_array(accelerator, grid, mapping),
             grid_tuple(grid),
-            np.ascontiguousarray(mask),
+            mapped_mask(mask, mapping),
             n,
             core_memory(accelerator.memory),
             core_conv(conv, grid, n),
@@ -160,17 +164,15 @@ def _simulate_cycle(
             f"got {w.dtype} and {x.dtype}",
             hint="Convert them with .astype(numpy.float32).",
         )
-    array = core_array(accelerator, grid)
-    order = chosen_order(grid, mask, x.shape[1], accelerator, conv)
-    features = None if order is None else feature_order(grid, order)
-    kept = np.ascontiguousarray(mask if order is None else mask[order])
+    mapping = choose_mapping(grid, mask, x.shape[1], accelerator, conv=conv)
+    features = None if mapping.order is None else feature_order(grid, mapping.order)
     weights = w if features is None else w[features]
     output: OutputArray
     try:
         counts, output = _core.simulate_cycle(
-            array,
+            core_array(accelerator, grid, mapping),
             grid_tuple(grid),
-            kept,
+            mapped_mask(mask, mapping),
             np.ascontiguousarray(weights),
             np.ascontiguousarray(x),
             core_memory(accelerator.memory),
@@ -196,6 +198,10 @@ def _result(counts: _core.Counts, accelerator: Accelerator, output: OutputArray 
         padded_macs=counts.padded_macs,
         utilization=counts.macs / slots if slots else 0.0,
         memory=None if counts.memory is None else _memory_result(counts.memory),
+        cores=tuple(
+            CoreResult(**{field.name: getattr(core, field.name) for field in fields(CoreResult)})
+            for core in counts.cores
+        ),
         output=output,
     )
 
@@ -207,12 +213,8 @@ def _memory_result(counts: _core.MemoryCounts) -> MemoryResult:
 def core_memory(memory: Memory | None) -> _core.MemoryConfig | None:
     if memory is None:
         return None
-    if memory.mode == "rowbuffer":
-        raise ConfigError(
-            "memory.mode: expected ideal or bandwidth, got rowbuffer, which is not modelled yet",
-            hint='Use mode="bandwidth".',
-        )
-    waits = memory.mode == "bandwidth"
+    waits = memory.mode != "ideal"
+    dram = memory.dram if memory.mode == "rowbuffer" else None
     return _core.MemoryConfig(
         input_capacity=memory.input_bytes,
         weight_capacity=memory.weight_bytes,
@@ -225,6 +227,7 @@ def core_memory(memory: Memory | None) -> _core.MemoryConfig | None:
         output_bits=memory.output_bits,
         accumulator_bits=memory.accumulator_bits,
         index_bits=memory.index_bits,
+        dram=None if dram is None else astuple(dram),
     )
 
 
@@ -253,7 +256,11 @@ def core_conv(conv: ConvGeometry | None, grid: BlockGrid, n: int) -> _ConvTuple 
     )
 
 
-def core_array(accelerator: Accelerator, grid: BlockGrid) -> _core.ArrayConfig:
+def mapped_mask(mask: BoolArray, mapping: Mapping) -> BoolArray:
+    return np.ascontiguousarray(mask if mapping.order is None else mask[mapping.order])
+
+
+def core_array(accelerator: Accelerator, grid: BlockGrid, mapping: Mapping) -> _core.ArrayConfig:
     return _core.ArrayConfig(
         rows=accelerator.rows,
         cols=accelerator.cols,
@@ -264,6 +271,8 @@ def core_array(accelerator: Accelerator, grid: BlockGrid) -> _core.ArrayConfig:
         # More columns than the array has is the whole array; capped so that any integer crosses into C++.
         group_cols=min(accelerator.group_cols_for(grid.bh), accelerator.cols),
         cores=accelerator.cores,
+        swapped=mapping.swapped,
+        piece=mapping.piece,
     )
 
 

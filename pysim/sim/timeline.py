@@ -13,7 +13,15 @@ from pysim import _core
 from pysim.atomic import write_atomic
 from pysim.config import Accelerator
 from pysim.errors import ConfigError
-from pysim.sim.gemm import chosen_order, core_array, core_conv, core_memory, grid_tuple, positive_int
+from pysim.sim.gemm import (
+    choose_mapping,
+    core_array,
+    core_conv,
+    core_memory,
+    grid_tuple,
+    mapped_mask,
+    positive_int,
+)
 from pysim.workload import BlockGrid, BoolArray, ConvGeometry
 
 Column: TypeAlias = npt.NDArray[np.int64]
@@ -96,12 +104,12 @@ def list_timeline(
     grid.check_mask(mask)
     n = positive_int(n, "n")
     rows = min(positive_int(max_rows, "max_rows"), 2**40)
-    order = chosen_order(grid, mask, n, accelerator, conv)
+    mapping = choose_mapping(grid, mask, n, accelerator, conv=conv)
     try:
         columns, cycles, cut = _core.list_timeline(
-            core_array(accelerator, grid),
+            core_array(accelerator, grid, mapping),
             grid_tuple(grid),
-            np.ascontiguousarray(mask if order is None else mask[order]),
+            mapped_mask(mask, mapping),
             n,
             core_memory(accelerator.memory),
             core_conv(conv, grid, n),

@@ -39,7 +39,7 @@ def file_digest(path: Path) -> str:
 def data_identity(spec: str) -> str:
     """What ``--data`` stands for, by content: for a folder, a hash of its files."""
     kind, _, folder = spec.partition(":")
-    if not folder:
+    if not folder or kind == "synthetic":
         return spec
     paths = [path for path in sorted(Path(folder).expanduser().glob("*")) if path.is_file()]
     return content_key({"kind": kind, "files": [[path.name, file_digest(path)] for path in paths]})

@@ -5,7 +5,15 @@ from pysim.training.checkpoint import check_state, load_tensors, load_weights, s
 from pysim.training.evaluation import Progress, evaluate, no_progress, reestimate_batch_norm
 from pysim.training.hooks import GROWING, GrowingMasks, Masks, Snapshot, StepHook
 from pysim.training.loop import TrainConfig, apply_masks, train
-from pysim.training.state import StateWarning, remove_state
+from pysim.training.pruned_file import (
+    PrunedFile,
+    is_pruned_file,
+    load_pruned,
+    mask_tensors,
+    save_pruned,
+    split_masks,
+)
+from pysim.training.state import StateWarning, exclusive_state, remove_state
 
 __all__ = [
     "GROWING",
@@ -13,6 +21,7 @@ __all__ = [
     "GrowingMasks",
     "Masks",
     "Progress",
+    "PrunedFile",
     "Snapshot",
     "StateWarning",
     "StepHook",
@@ -20,11 +29,17 @@ __all__ = [
     "apply_masks",
     "check_state",
     "evaluate",
+    "exclusive_state",
+    "is_pruned_file",
+    "load_pruned",
     "load_tensors",
     "load_weights",
+    "mask_tensors",
     "no_progress",
     "reestimate_batch_norm",
     "remove_state",
+    "save_pruned",
     "save_tensors",
+    "split_masks",
     "train",
 ]

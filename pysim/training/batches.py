@@ -66,6 +66,12 @@ class Batches:
         images = self._train[:count, pad : pad + self._height, pad : pad + self._width]
         return self._normalise(images.permute(0, 3, 1, 2))
 
+    def examples(self, batches: int, batch_size: int) -> list[tuple[Tensor, Tensor]]:
+        """The first training images and labels, not augmented, in at most ``batches`` batches."""
+        count = batches * batch_size
+        images, labels = self.train_head(count), self._train_labels[:count]
+        return list(zip(images.split(batch_size), labels.split(batch_size), strict=True))
+
     def test(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The test images in file order, as (B, C, H, W) float32 and (B,) int64."""
         for start in range(0, self.test_count, batch_size):

@@ -17,7 +17,7 @@ from pysim.errors import DataError
 # Far above any model of this project; a hostile file cannot make us allocate more.
 _MAX_BYTES = 4 << 30
 _NOTE = "pysim"
-_DIGEST = "sha256"
+_CHECKSUM = "checksum"
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], note: dict[str, object]) -> None:
@@ -27,8 +27,8 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], note: dict[str, object]
         OSError: The disk refuses; what was at ``path`` is still there.
     """
     plain = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-    text = json.dumps(note, sort_keys=True)
-    metadata = {_NOTE: text, _DIGEST: _digest(plain, text)}
+    # One key, because the order in which safetensors writes several changes from call to call.
+    metadata = {_NOTE: json.dumps(note | {_CHECKSUM: _checksum(plain, note)}, sort_keys=True)}
 
     def write(temporary: Path) -> None:
         try:
@@ -39,8 +39,9 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], note: dict[str, object]
     write_atomic(path, write)
 
 
-def _digest(tensors: dict[str, Tensor], note: str) -> str:
-    digest = hashlib.sha256(note.encode())
+def _checksum(tensors: dict[str, Tensor], note: dict[str, object]) -> str:
+    as_read = json.loads(json.dumps(note))  # keys are strings from here on, and sorted as such
+    digest = hashlib.sha256(json.dumps(as_read, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
@@ -60,13 +61,12 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        text = metadata.get(_NOTE, "{}")
-        note = json.loads(text)
+        note = json.loads(metadata.get(_NOTE, "{}"))
     except (OSError, SafetensorError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: not a readable safetensors checkpoint: {error}") from error
     if not isinstance(note, dict):
         raise DataError(f"{path}: expected a JSON object as note, got {type(note).__name__}")
-    if _DIGEST in metadata and metadata[_DIGEST] != _digest(tensors, text):
+    if _CHECKSUM in note and note.pop(_CHECKSUM) != _checksum(tensors, note):
         raise DataError(f"{path}: is damaged: its checksum is not that of its content")
     return tensors, note
 

@@ -52,7 +52,8 @@ def reestimate_batch_norm(
         norm.reset_running_stats()
         norm.momentum = None  # a plain mean over the batches that follow
     model.train()
-    with torch.no_grad():
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # of dropout, which is active with the norms
         for chunk in batches.train_head(images).split(batch_size):
             model(chunk)
     model.eval()

@@ -19,6 +19,7 @@ from pysim.pruning import (
     EmptyLayerWarning,
     PruneConfig,
     all_kept,
+    block_sparsity,
     cubic,
     element_masks,
     mean_magnitude,
@@ -85,14 +86,21 @@ class GrowingMasks(StepHook):
     Args:
         config: What to prune; its sparsity is that of the end.
         examples: Training batches for scores that look at gradients.
+        masks: Of earlier pruning, which ``Gradual`` goes on from.
     """
 
     until = 0.75
     changes = 32
 
-    def __init__(self, config: PruneConfig, examples: Examples = ()) -> None:
+    def __init__(
+        self,
+        config: PruneConfig,
+        examples: Examples = (),
+        masks: Mapping[str, BlockMask] | None = None,
+    ) -> None:
         self.config = config
         self._examples = examples
+        self._earlier = dict(masks or {})
         self.block_masks: dict[str, BlockMask] = {}
         self._elements: Masks | None = None
 
@@ -118,13 +126,18 @@ class GrowingMasks(StepHook):
         raise NotImplementedError
 
     def pruned(
-        self, model: nn.Module, masks: Mapping[str, BlockMask] | None, **changes: object
+        self,
+        model: nn.Module,
+        masks: Mapping[str, BlockMask] | None,
+        *,
+        at_least: bool = False,
+        **changes: object,
     ) -> dict[str, BlockMask]:
         """One-shot masks of the present weights, under ``masks``."""
         config = replace(self.config, **changes)  # type: ignore[arg-type]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", EmptyLayerWarning)  # said once, of the final masks
-            return prune_one_shot(model, config, masks=masks, examples=self._examples)
+            return prune_one_shot(model, config, masks=masks, examples=self._examples, at_least=at_least)
 
     def state(self) -> dict[str, Tensor]:
         return {name: torch.from_numpy(pack_bits(mask.keep)) for name, mask in self.block_masks.items()}
@@ -141,12 +154,15 @@ class GrowingMasks(StepHook):
 
 
 class Gradual(GrowingMasks):
-    """Sparsity grows along Zhu and Gupta's cubic; nothing grows back."""
+    """Sparsity grows along Zhu and Gupta's cubic, from that of earlier masks; nothing grows back."""
 
     def change(self, model: nn.Module, progress: float, index: int) -> dict[str, BlockMask]:
         target = self.config.sparsity
-        sparsity = target if progress == 1.0 else round(cubic(0.0, target, progress), 6)
-        return self.pruned(model, self.block_masks, sparsity=sparsity)
+        start = block_sparsity(self._earlier)
+        sparsity = target if progress == 1.0 else round(cubic(min(start, target), target, progress), 6)
+        masks = self.block_masks or self._earlier
+        # A layer that earlier masks have left with less than its share makes the total smaller on the way.
+        return self.pruned(model, masks, at_least=start <= target, sparsity=sparsity)
 
 
 class AcDc(GrowingMasks):

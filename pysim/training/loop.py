@@ -95,6 +95,7 @@ def train(
     start_step: int = 0,
     state_path: Path | None = None,
     save_every: int = 100,
+    keep_state: bool = False,
     identity: str = "",
     progress: Progress = no_progress,
 ) -> list[float]:
@@ -108,9 +109,10 @@ def train(
         hook: Told of every step; may change the masks.
         start_step: Step of the schedule to begin at, from 0 to below the number of steps: rates, batches and
             crops are those of a whole run from there on.
-        state_path: Where to save, and to resume from if it exists; removed at the end. The state before the
-            last one is kept beside it and used if the last cannot be read.
+        state_path: Where to save, and to resume from if it exists. The state before the last one is kept
+            beside it and used if the last cannot be read.
         save_every: Steps between saves; an epoch's end is saved too.
+        keep_state: Leave the last state when all is done, for a caller who has yet to write the result.
         identity: Of model and data: a state of another identity is refused.
         progress: Called after every step.
 
@@ -173,7 +175,7 @@ def train(
             if state_path is not None:
                 save_state(state_path, model, optimizer, hook, settings, position)
     model.eval()
-    if state_path is not None:
+    if state_path is not None and not keep_state:
         remove_state(state_path)
     return losses
 

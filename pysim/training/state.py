@@ -6,8 +6,11 @@ last: at every moment, whatever is killed, one of the two can be read.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import glob
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,9 +83,30 @@ def save_state(
 
 
 def remove_state(path: Path) -> None:
-    """Removes every file of a state."""
-    for file in (path, _previous(path), _next(path)):
+    """Removes every file of a state, half-written ones too."""
+    unfinished = path.parent.glob(f".{glob.escape(path.name)}*.tmp") if path.parent.is_dir() else ()
+    for file in (path, _previous(path), _next(path), *unfinished):
         file.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def exclusive_state(path: Path) -> Iterator[Path | None]:
+    """``path`` while no other process has it, else None: two that train the same must not mix their states.
+
+    The lock goes with the process, however it ends.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_name(f"{path.name}.lock")
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+            return
+        try:
+            yield path
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def load_state(

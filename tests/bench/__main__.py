@@ -9,19 +9,29 @@ Ratios are of calls made in turn in this one process; the spread is first to thi
 
 from __future__ import annotations
 
+import copy
+import itertools
 import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
 
 import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
 
 from pysim.config import Accelerator
+from pysim.data import load_dataset
+from pysim.models import InputShape, build_model
+from pysim.pruning import PruneConfig, element_masks, prune_one_shot
 from pysim.report.table import format_table
+from pysim.runner.methods import finetune_config
 from pysim.sim import simulate_gemm, simulate_layer
+from pysim.training import Batches, train
 from pysim.workload import BlockGrid
-from tests.bench.case import Case, make_case, seconds
+from tests.bench.case import Case, make_case, ratios, seconds
 from tests.bench.kernels import CASES as KERNEL_CASES
 
 
@@ -55,31 +65,92 @@ def event_engine_on_resnet20() -> Iterator[Case]:
 
 
 def cycle_engine_speed() -> Iterator[Case]:
+    """PEs clocked per second; every dataflow streams 784 or 576 operands through a fold."""
     rng = np.random.default_rng(0)
-    for dtype in (np.float32, np.int8):
-        w = rng.integers(-8, 9, (64, 576)).astype(dtype)
-        x = rng.integers(-8, 9, (576, 784)).astype(dtype)
-        for side in (16, 64):
-            machine = Accelerator(rows=side, cols=side, dataflow="ws")
-            result = simulate_gemm(w, x, block=(4, 4), accelerator=machine, engine="cycle")
-            assert (result.output == w.astype(np.int64) @ x.astype(np.int64)).all()
-            steps = result.cycles * side * side
-            samples = seconds(
-                lambda w=w, x=x, machine=machine: simulate_gemm(
-                    w, x, block=(4, 4), accelerator=machine, engine="cycle"
-                ),
-                rounds=7,
-            )
-            goal = ">= 2.5 (AVX-512)" if side == 16 else ">= 5 (AVX-512)"
-            name = f"cycle engine, {side} x {side}, {np.dtype(dtype).name}"
-            yield make_case(name, goal, "1e9 PE-steps/s", steps / samples / 1e9)
+    for dataflow, side, dtype in itertools.product(("ws", "os", "is"), (16, 64), (np.float32, np.int8)):
+        m, n = (784, 64) if dataflow == "is" else (64, 784)
+        w = rng.integers(-8, 9, (m, 576)).astype(dtype)
+        x = rng.integers(-8, 9, (576, n)).astype(dtype)
+        machine = Accelerator(rows=side, cols=side, dataflow=dataflow)
+        result = simulate_gemm(w, x, block=(4, 4), accelerator=machine, engine="cycle")
+        assert (result.output == w.astype(np.int64) @ x.astype(np.int64)).all()
+        steps = result.cycles * side * side
+        samples = seconds(
+            lambda w=w, x=x, machine=machine: simulate_gemm(
+                w, x, block=(4, 4), accelerator=machine, engine="cycle"
+            ),
+            rounds=15,
+        )
+        goal = ">= 2.5 (AVX-512)" if side == 16 else ">= 5 (AVX-512)"
+        name = f"cycle engine, {dataflow}, {side} x {side}, {np.dtype(dtype).name}"
+        yield make_case(name, goal, "1e9 PE-steps/s", steps / samples / 1e9)
+
+
+def cycle_engine_on_resnet20() -> Iterator[Case]:
+    """All layers register by register, two at a time: the engine releases the GIL."""
+    rng = np.random.default_rng(0)
+    operands = [
+        (
+            grid,
+            keep,
+            rng.integers(-8, 9, (grid.m, grid.k)).astype(np.float32),
+            rng.integers(-8, 9, (grid.k, n)).astype(np.float32),
+        )
+        for grid, keep, n in sorted(
+            _resnet20_layers(4), key=lambda layer: -layer[0].m * layer[0].k * layer[2]
+        )
+    ]
+    with ThreadPoolExecutor(2) as pool:
+        for skip in ("none", "gather"):
+            machine = Accelerator(name="gemmini-16", rows=16, cols=16, dataflow="ws", skip=skip)
+
+            def step(layer, machine=machine):
+                grid, keep, w, x = layer
+                return simulate_gemm(
+                    w,
+                    x,
+                    block=(4, 4),
+                    accelerator=machine,
+                    engine="cycle",
+                    mask=keep,
+                    positions=grid.positions,
+                )
+
+            samples = seconds(lambda step=step: list(pool.map(step, operands)), rounds=15)
+            yield make_case(f"cycle engine, ResNet-20, {skip}, 2 threads", "<= 100", "ms", 1e3 * samples)
+
+
+def finetuning_against_a_bare_loop() -> Iterator[Case]:
+    """ResNet-20: the loop of ``train`` with block masks against one without, on batches that are ready."""
+    whole = load_dataset("synthetic:1x28x28")
+    dataset = replace(whole, train_images=whole.train_images[:256], train_labels=whole.train_labels[:256])
+    config = finetune_config(epochs=1, seed=0)
+    batches = Batches(dataset, crop_pad=config.crop_pad)
+    model = build_model("resnet20", InputShape(channels=1, height=28, width=28, num_classes=10))
+    masks = element_masks(model, prune_one_shot(model, PruneConfig(block=(4, 4), sparsity=0.9)))
+    ready = list(batches.train(config.batch_size, seed=0, epoch=0, flip=True))
+    bare_model = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(bare_model.parameters(), lr=0.01, momentum=0.9, nesterov=True)
+
+    def bare() -> None:
+        bare_model.train()
+        for images, labels in ready:
+            loss = cross_entropy(bare_model(images), labels, label_smoothing=config.label_smoothing)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    found = ratios(bare, lambda: train(model, batches, config, masks=masks), calls=1)
+    yield make_case("fine-tuning, ResNet-20, 4x4, masks", ">= 0.95", "x bare loop's speed", found)
 
 
 CASES = (
     help_is_instant,
     event_engine_on_resnet20,
     cycle_engine_speed,
+    cycle_engine_on_resnet20,
     *KERNEL_CASES,
+    finetuning_against_a_bare_loop,
 )
 
 

@@ -12,8 +12,14 @@ import pytest
 from pysim.sparse import available_isas, isa_report
 
 ROOT = Path(__file__).parents[2]
-OBJECTS = sorted((ROOT / "build").glob("**/pysim_kernels.dir/*.o"))
-ISA_FILES = ("avx2", "avx512", "emulated16")
+OBJECTS = sorted((ROOT / "build").glob("**/pysim_*.dir/*.o"))
+ISA_TABLES = {
+    "avx2": "kAvx2Kernels",
+    "avx512": "kAvx512Kernels",
+    "emulated16": "kEmulated16Kernels",
+    "array_avx2": "kAvx2Array",
+    "array_avx512": "kAvx512Array",
+}
 
 MULTIPLY = """
 import numpy as np
@@ -69,14 +75,14 @@ def _symbols(path):
 
 @pytest.mark.skipif(shutil.which("nm") is None, reason="nm is not installed")
 @pytest.mark.skipif(not OBJECTS, reason="no object files under build/: installed from a wheel")
-@pytest.mark.parametrize("name", ISA_FILES)
+@pytest.mark.parametrize("name", ISA_TABLES)
 def test_an_isa_object_exports_its_table_and_nothing_else(name):
     """A weak symbol would do harm: the linker could pick this copy, for a newer CPU, for everyone."""
     objects = [path for path in OBJECTS if re.match(rf"{name}\.", path.name)]
     if not objects:
         pytest.skip(f"{name} is not part of this build")
     for path in objects:
-        table = {"avx2": "kAvx2Kernels", "avx512": "kAvx512Kernels", "emulated16": "kEmulated16Kernels"}[name]
+        table = ISA_TABLES[name]
         ((kind, symbol),) = _symbols(path)
         assert kind in "DR", f"{path}: {symbol} is of kind {kind}"  # a constant, in relocatable or plain form
         assert symbol == f"_ZN5pysim{len(table)}{table}E"

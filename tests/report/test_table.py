@@ -7,12 +7,15 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from pysim.config import Accelerator, Memory, VectorUnit
 from pysim.report import explain, render
 from pysim.result import (
     Accuracy,
     BlockRun,
     Check,
+    CoreResult,
     Energy,
     GemmResult,
     KernelTiming,
@@ -66,6 +69,14 @@ def counts(cycles, kept):
         padded_macs=0,
         utilization=0.25 if cycles else 0.0,
         memory=memory,
+        cores=(
+            CoreResult(
+                compute_cycles=memory.compute_cycles,
+                stall_input_cycles=memory.stall_input_cycles,
+                stall_weight_cycles=memory.stall_weight_cycles,
+                stall_output_cycles=memory.stall_output_cycles,
+            ),
+        ),
     )
 
 
@@ -123,8 +134,11 @@ def example(block=(4, 4), checks_pass=True):
             unit="pJ",
             components={"MAC int8": 1e6, "register read": 2e6, "input buffer read": 3e6, "DRAM read": 4e6},
             components_dense={"MAC int8": 4e6, "DRAM read": 16e6},
+            gated_slots=1234,
+            gated_slots_dense=567,
             notes=("leakage is left out",),
         ),
+        other_load_cores=0.05,
         checks=(
             Check(name="masks", passed=True, detail="30 blocks kept"),
             Check(name="cycle engine", passed=checks_pass, detail="stepped"),
@@ -159,6 +173,7 @@ def result(*runs):
         ),
         unmapped_share=0.0123,
         energy_missing=(),
+        area_mm2={"multipliers": 0.0722, "input buffer": 0.5},
         vector=VectorWork(cycles_by_op={"relu": 100, "add": 1}),
         runs=runs,
     )
@@ -220,6 +235,21 @@ def test_the_whole_network_is_the_array_and_then_the_vector_unit():
     }
 
 
+def test_energy_delay_and_power_are_energy_and_time():
+    # By hand: 20 and 10 uJ in 10 and 5 us.
+    data = result(example()).to_json()
+    both = data["runs"][0]["energy_delay"]
+    assert both["product_dense"] == pytest.approx(20e6 * 10e-6)
+    assert both["product"] == pytest.approx(10e6 * 5e-6)
+    assert both["watts_dense"] == pytest.approx(2.0)
+    assert both["watts"] == pytest.approx(2.0)
+    assert data["area_mm2"]["total"] == pytest.approx(0.5722)
+    timeless = result(example())
+    timeless = replace(timeless, accelerator=replace(timeless.accelerator, clock_hz=None))
+    assert timeless.to_json()["runs"][0]["energy_delay"] is None
+    assert "gated PE cycles" in render(timeless)
+
+
 def test_the_explanation_shows_where_cycles_go():
     check_golden("explain.txt", explain(result(example())))
 
@@ -228,3 +258,10 @@ def test_without_energy_the_report_says_what_is_missing():
     plain = replace(result(replace(example(), energy=None)), energy_missing=("no technology is named",))
     assert "no energy: no technology is named" in render(plain)
     assert plain.to_json()["runs"][0]["energy"] is None
+
+
+def test_a_busy_machine_is_said_beside_the_measured_figures():
+    calm = result(example())
+    assert "WARNING" not in render(calm)
+    busy = replace(calm, runs=tuple(replace(run, other_load_cores=1.25) for run in calm.runs))
+    assert "block 4x4 were timed, other programs kept 1.2 cores busy" in render(busy)

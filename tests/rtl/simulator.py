@@ -173,9 +173,9 @@ def summed(folds: list[Fold], results: npt.NDArray[np.int32], m: int, n: int) ->
     return output
 
 
-def record(case: Case, sources: Sequence[Path] = SOURCES) -> Path:
+def record(case: Case, sources: Sequence[Path] = SOURCES, folder: Path = CACHE / "failures") -> Path:
     """Runs a case once more with a waveform, and tells where it is."""
-    path = CACHE / "failures" / f"{case.model.name}_{case.skip}_{case.pipelining}.vcd"
+    path = folder / f"{case.model.name}_{case.skip}_{case.pipelining}.vcd"
     path.parent.mkdir(parents=True, exist_ok=True)
     with Simulator([case.model], program([case.model], sources, trace=True), path) as simulator:
         simulator.run(case, plan(case))

@@ -1,5 +1,7 @@
 """The hardware in hdl/ does in every cycle what docs/machine.md and both engines say."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -47,6 +49,20 @@ def agree(simulator, dataflow, skip, examples):
 @each_mode
 def test_hardware_and_both_engines_agree_on_every_cycle_and_value(dataflow, skip, simulator):
     agree(simulator, dataflow, skip, examples=300)
+
+
+@pytest.mark.slow
+def test_a_disagreement_is_reported_with_the_waveform_of_its_shrunk_case(simulator, monkeypatch):
+    def disagrees(simulator, case):
+        assert case.x.shape[1] < 3, "made up"
+
+    monkeypatch.setattr("tests.rtl.test_agreement.check", disagrees)
+    with pytest.raises(AssertionError, match="made up") as caught:
+        agree(simulator, "ws", "none", examples=50)
+    (note,) = [note for note in caught.value.__notes__ if note.startswith("waveform")]
+    path = Path(note.partition(": ")[2])
+    assert path.suffix == ".vcd"
+    assert "$enddefinitions" in path.read_text()
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from pysim.config import Skip
 from tests.rtl.build import SOURCES, missing_tools, program
 from tests.rtl.cases import cases
 from tests.rtl.model import MODELS, Model
-from tests.rtl.simulator import Simulator, check
+from tests.rtl.simulator import Simulator, check, record
 
 pytestmark = [
     pytest.mark.slow,
@@ -250,6 +250,31 @@ def test_a_fault_is_found(fault, tmp_path):
     with Simulator([model], path) as simulator, pytest.raises(AssertionError):
         every_case()
     print(f"found after {len(tried)} cases")
+
+
+def test_a_failing_case_leaves_a_waveform_of_the_faulty_hardware(tmp_path):
+    fault = FAULTS[0]
+    *shape, skip = fault.mode
+    model, sources = model_of(*shape), put_in(fault, tmp_path)
+    failing = []
+
+    @settings(max_examples=200, deadline=None, database=None, derandomize=True)
+    @given(case=cases([model], skip))
+    def every_case(case):
+        try:
+            check(simulator, case)
+        except AssertionError:
+            failing[:] = [case]
+            raise
+
+    with Simulator([model], program([model], sources)) as simulator, pytest.raises(AssertionError):
+        every_case()
+    path = record(failing[0], sources, tmp_path / "waves")
+    names, changes = path.read_text().split("$enddefinitions $end")
+    for signal in ("psum", "shadow", "active", "clk"):
+        assert f" {signal}" in names, f"no signal {signal} in the waveform"
+    assert max(int(line[1:]) for line in changes.splitlines() if line.startswith("#")) > 20
+    assert path.parent == tmp_path / "waves"
 
 
 def test_the_same_cases_pass_without_a_fault(tmp_path):

@@ -79,7 +79,7 @@ def test_energy_adds_up_and_pruning_a_block_never_costs(case):
 def test_shares_of_cycles_add_up_to_one(case):
     hw, grid, mask, n = case
     counts = simulate_layer(grid, mask, n, hw)
-    shares = cycle_shares(counts, hw.rows * hw.cols)
+    shares = cycle_shares(counts, hw)
     if not counts.cycles:
         assert shares == {}
         return

@@ -27,6 +27,7 @@ from pysim.training import (
     StateWarning,
     StepHook,
     TrainConfig,
+    exclusive_state,
     load_tensors,
     save_tensors,
     train,
@@ -289,6 +290,32 @@ def test_kill_9_and_the_same_command_again_give_the_same_file(tmp_path):
     # A kill may leave a half-written temporary file, which nothing reads.
     left = {p.name for p in out.parent.iterdir() if not p.name.endswith(".tmp")}
     assert left == {out.name}
+
+
+def test_a_full_disk_at_the_very_end_loses_no_training(tmp_path, monkeypatch):
+    from pysim.runner import train_dense as call
+
+    module = sys.modules["pysim.runner.train_dense"]
+
+    def full_disk(path, tensors, note):
+        raise OSError(28, "No space left on device")
+
+    out = tmp_path / "net.safetensors"
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "save_tensors", full_disk)
+        with pytest.raises(OSError, match="No space"):
+            call("lenet300", "synthetic:1x8x8", epochs=1, seed=0, out=out)
+    steps = []
+    call("lenet300", "synthetic:1x8x8", epochs=1, seed=0, out=out, progress=lambda w, d, t: steps.append(w))
+    assert not [what for what in steps if "training" in what]
+    assert [p.name for p in tmp_path.iterdir()] == [out.name]
+
+
+def test_two_processes_that_train_the_same_do_not_share_a_state(tmp_path):
+    with exclusive_state(tmp_path / "state") as mine, exclusive_state(tmp_path / "state") as other:
+        assert (mine, other) == (tmp_path / "state", None)
+    with exclusive_state(tmp_path / "state") as again:
+        assert again is not None
 
 
 def test_restart_forgets_the_saved_state(tmp_path):

@@ -1,9 +1,7 @@
-#include "kernels/isa.h"
+#include "base/isa.h"
 
 #include <cstdlib>
 #include <stdexcept>
-
-#include "kernels/slab_kernel.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -63,11 +61,14 @@ const char* isa_name(Isa isa) {
 }
 
 std::vector<IsaStatus> isa_report() {
+  // Asked once: a virtual machine may take tens of microseconds to answer CPUID.
+  static const std::string no_avx2 = why_no_avx2();
+  static const std::string no_avx512 = why_no_avx512();
   std::vector<IsaStatus> report;
   for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512}) {
     std::string reason;
-    if (isa == Isa::avx2) reason = why_no_avx2();
-    if (isa == Isa::avx512) reason = why_no_avx512();
+    if (isa == Isa::avx2) reason = no_avx2;
+    if (isa == Isa::avx512) reason = no_avx512;
     const bool available = reason.empty();
     report.push_back({isa, isa_name(isa), available, std::move(reason)});
   }

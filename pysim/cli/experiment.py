@@ -1,0 +1,106 @@
+"""``pysim experiment``: the studies that pysim exists for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from pysim.cli.options import DEBUG, JSON, RESUME
+from pysim.cli.progress import ProgressLine
+
+_FIGURE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.command(epilog="Example: pysim experiment finetune --preset cpu --figure trade-off.svg")
+@click.argument("study", metavar="NAME|FOLDER")
+@click.option(
+    "--preset",
+    default="smoke",
+    show_default=True,
+    help="smoke (seconds), cpu, full, or another of the study.",
+)
+@click.option("--data", metavar="SPEC", help="Instead of the preset's data.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The results file. Default: results/PRESET.json in the study's folder.",
+)
+@click.option(
+    "--figure", "figures", type=_FIGURE, multiple=True, help="Draw it too: .png or .svg. May be repeated."
+)
+@click.option(
+    "--measure",
+    is_flag=True,
+    help="Time the first seed's networks too, while nothing else uses the machine.",
+)
+@click.option(
+    "--threads", type=click.IntRange(1), help="Of the timed kernels. Default: 2, or 1 on a single core."
+)
+@RESUME
+@JSON
+@DEBUG
+def experiment(
+    study: str,
+    preset: str,
+    data: str | None,
+    out: Path | None,
+    figures: tuple[Path, ...],
+    measure: bool,
+    threads: int | None,
+    resume: bool,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Run a study (finetune, rewind or reinit) and judge its claim.
+
+    Results are written after every trial. Finished trials come from the cache and an interrupted one goes on
+    where it was: after a crash or a kill, give the same command again.
+    """
+    from pysim import runner
+    from pysim.report import check_figure, draw_trade_off, render_study
+    from pysim.result import TradeOff
+
+    for figure in figures:
+        check_figure(figure)  # before minutes are spent
+    loaded = runner.load_study(runner.find_study(study))
+    with ProgressLine() as progress:
+        result = runner.run_study(
+            loaded,
+            preset,
+            data=data,
+            out=out,
+            use_cache=resume,
+            measure_threads=(threads or runner.default_threads()) if measure else None,
+            progress=progress,
+        )
+    found = result.to_json()
+    for figure in figures:
+        draw_trade_off(TradeOff.from_json(preset, found), figure)
+    click.echo(json.dumps(found, indent=2, allow_nan=False) if as_json else render_study(result))
+
+
+@click.command(epilog="Example: pysim figure results/cpu.json --out trade-off.svg --out trade-off.png")
+@click.argument("results", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--out", "figures", type=_FIGURE, multiple=True, required=True, help=".png or .svg. May be repeated."
+)
+@JSON
+@DEBUG
+def figure(results: Path, figures: tuple[Path, ...], as_json: bool, debug: bool) -> None:
+    """Draw the results file of an experiment, finished or not: accuracy against speedup."""
+    from pysim.report import check_figure, draw_trade_off, load_trade_off
+
+    for out in figures:
+        check_figure(out)
+    trade_off = load_trade_off(results)
+    for out in figures:
+        draw_trade_off(trade_off, out)
+    if as_json:
+        click.echo(
+            json.dumps({"files": [str(out) for out in figures], "complete": trade_off.complete}, indent=2)
+        )
+    else:
+        for out in figures:
+            click.echo(f"{out}: written")

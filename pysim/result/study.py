@@ -1,0 +1,242 @@
+"""What an experiment finds out, and its JSON form, to and fro. Frozen; no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from pysim.errors import DataError
+from pysim.result.prune import Sample, Trial
+
+STUDY_SCHEMA = 1
+Answer = Literal["supported", "not supported", "undecided at this budget"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """One number that a verdict rests on, with its interval.
+
+    Args:
+        name: What it is.
+        unit: Of the numbers.
+        value: From all seeds.
+        low: Lower end of the bootstrap interval.
+        high: Upper end.
+        supports: Whether the whole interval lies where the claim wants it, wholly elsewhere, or neither
+            (None).
+    """
+
+    name: str
+    unit: str
+    value: float
+    low: float
+    high: float
+    supports: bool | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The answer to a study's claim.
+
+    Args:
+        answer: ``supported`` if all evidence supports it, ``not supported`` if any speaks against it, else
+            undecided.
+        evidence: What it rests on.
+        why: One sentence.
+    """
+
+    answer: Answer
+    evidence: tuple[Evidence, ...]
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyResult:
+    """A study at one preset.
+
+    Args:
+        pysim_version: That made it.
+        study: Name.
+        claim: One sentence.
+        preset: Name.
+        settings: Everything that the preset says, as JSON values.
+        model: Name.
+        dataset: Name.
+        planned: Trials that the preset asks for.
+        trials: Those done.
+        verdict: None until all are done.
+    """
+
+    pysim_version: str
+    study: str
+    claim: str
+    preset: str
+    settings: dict[str, object]
+    model: str
+    dataset: str
+    planned: int
+    trials: tuple[Trial, ...]
+    verdict: Verdict | None
+
+    def to_json(self) -> dict[str, object]:
+        """The object that the results file holds and ``--json`` prints."""
+        return {
+            "schema": STUDY_SCHEMA,
+            "pysim_version": self.pysim_version,
+            "study": self.study,
+            "claim": self.claim,
+            "preset": self.preset,
+            "settings": self.settings,
+            "model": self.model,
+            "dataset": self.dataset,
+            "complete": len(self.trials) == self.planned,
+            "trials": [
+                {
+                    "block": list(t.block),
+                    "seed": t.seed,
+                    "dense": t.dense,
+                    "sparsity_prunable": t.sparsity_prunable,
+                    "levels": [asdict(level) for level in t.levels],
+                }
+                for t in self.trials
+            ],
+            "verdict": None if self.verdict is None else asdict(self.verdict),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """One block size at one sparsity, over seeds.
+
+    Args:
+        block: Height and width.
+        sparsity: Asked for, 0 to below 1.
+        accuracy: Percent of the test images.
+        simulated: Mean of the simulated speedups; None if there is none.
+        measured: Mean of the measured ones; None if there is none.
+    """
+
+    block: tuple[int, int]
+    sparsity: float
+    accuracy: Sample
+    simulated: float | None
+    measured: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TradeOff:
+    """Accuracy against speedup, from a results file.
+
+    Args:
+        title: Study, preset, model and data, one line.
+        machine: What was simulated.
+        dense: Accuracies of the networks that pruning started from.
+        points: By block, smallest first, then by sparsity.
+        complete: Whether all planned trials are in it.
+    """
+
+    title: str
+    machine: str
+    dense: Sample | None
+    points: tuple[Point, ...]
+    complete: bool
+
+    @classmethod
+    def from_json(cls, where: str, results: object) -> TradeOff:
+        """From what ``StudyResult.to_json`` gives, read from a file that anyone may have written.
+
+        Args:
+            where: The file, for messages.
+            results: As JSON has it.
+
+        Raises:
+            DataError: It is something else; the message names the field.
+        """
+        top = _object(where, "", results)
+        if top.get("schema") != STUDY_SCHEMA:
+            raise DataError(f"{where}: schema: expected {STUDY_SCHEMA}, got {top.get('schema')!r}")
+        settings = _object(where, "settings", top.get("settings"))
+        groups: dict[tuple[tuple[int, int], float], list[_Run]] = {}
+        dense: dict[int, float] = {}
+        for t, item in enumerate(_list(where, "trials", top.get("trials"))):
+            at = f"trials[{t}]"
+            trial = _object(where, at, item)
+            block = _block(where, f"{at}.block", trial.get("block"))
+            if trial.get("dense") is not None:
+                seed = int(_number(where, f"{at}.seed", trial.get("seed"), 0, 2**32))
+                dense[seed] = _number(where, f"{at}.dense", trial.get("dense"), 0, 100)
+            for i, entry in enumerate(_list(where, f"{at}.levels", trial.get("levels"))):
+                at_level = f"{at}.levels[{i}]"
+                level = _object(where, at_level, entry)
+                sparsity = _number(where, f"{at_level}.sparsity", level.get("sparsity"), 0, 1)
+                groups.setdefault((block, sparsity), []).append(_run(where, at_level, level))
+        if not groups:
+            raise DataError(f"{where}: trials: expected at least one, got none")
+        names = (str(top.get(field, "?"))[:80] for field in ("study", "preset", "model", "dataset"))
+        study, preset, model, dataset = names
+        return cls(
+            title=f"{study}, preset {preset}: {model} on {dataset}",
+            machine=f"{str(settings.get('hw', '?'))[:80]}, skip {str(settings.get('skip', '?'))[:20]}",
+            dense=Sample.of(list(dense.values())) if dense else None,
+            points=tuple(
+                _point(block, sparsity, groups[block, sparsity])
+                for block, sparsity in sorted(groups, key=lambda g: (g[0][0] * g[0][1], g))
+            ),
+            complete=top.get("complete") is True,
+        )
+
+
+_Run = tuple[float, float | None, float | None]
+"""Accuracy, simulated speedup, measured speedup."""
+
+
+def _run(where: str, at: str, level: dict[str, object]) -> _Run:
+    return (
+        _number(where, f"{at}.accuracy", level.get("accuracy"), 0, 100),
+        _speedup(where, f"{at}.simulated_speedup", level.get("simulated_speedup")),
+        _speedup(where, f"{at}.measured_speedup", level.get("measured_speedup")),
+    )
+
+
+def _point(block: tuple[int, int], sparsity: float, runs: Sequence[_Run]) -> Point:
+    def mean(values: list[float]) -> float | None:
+        return math.fsum(values) / len(values) if values else None
+
+    return Point(
+        block=block,
+        sparsity=sparsity,
+        accuracy=Sample.of([run[0] for run in runs]),
+        simulated=mean([run[1] for run in runs if run[1] is not None]),
+        measured=mean([run[2] for run in runs if run[2] is not None]),
+    )
+
+
+def _object(where: str, field: str, value: object) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise DataError(f"{where}: {field or 'the file'}: expected an object, got {type(value).__name__}")
+    return value
+
+
+def _list(where: str, field: str, value: object) -> list[object]:
+    if not isinstance(value, list):
+        raise DataError(f"{where}: {field}: expected a list, got {type(value).__name__}")
+    return value
+
+
+def _number(where: str, field: str, value: object, low: float, high: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise DataError(f"{where}: {field}: expected a number from {low} to {high}, got {value!r}")
+    return float(value)
+
+
+def _speedup(where: str, field: str, value: object) -> float | None:
+    return None if value is None else _number(where, field, value, 1e-6, 1e6)
+
+
+def _block(where: str, field: str, value: object) -> tuple[int, int]:
+    sides = [int(_number(where, field, side, 1, 10**6)) for side in _list(where, field, value)]
+    if len(sides) != 2:
+        raise DataError(f"{where}: {field}: expected height and width, got {value!r}")
+    return sides[0], sides[1]
