@@ -68,8 +68,8 @@ Counts simulate_event(const ArrayConfig& array, const Layer& layer, const Memory
       folder.fill_reduction_tile(i, tile);
       if (tile.depth == 0) continue;
       for (std::int64_t core = 0; core < cores.cores(); ++core) {
-        clocks[static_cast<std::size_t>(core)].add(
-            tile.depth, ceil_div(folder.position_tiles() - core, cores.cores()));
+        clocks[static_cast<std::size_t>(core)].add(tile.depth,
+                                                   ceil_div(folder.position_tiles() - core, cores.cores()));
       }
       count_folds(array, tile.depth, folder.position_tiles(), slots, counts);
       counts.macs += tile.depth * tile.reduction.size() * layer.n;

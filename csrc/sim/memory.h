@@ -67,8 +67,8 @@ MemoryTiming time_plan(const TransferPlan& plan, const MemoryConfig& memory, Tim
 
 /// The plan with the fewest cycles by time_plan; among those the one with the fewest bytes, then the first.
 /// Throws std::invalid_argument, naming the buffer, if one is too small even for the smallest pieces.
-/// requests: whether the plan is to list what each transfer reads or writes; it does in any case where rows are
-/// followed.
+/// requests: whether the plan is to list what each transfer reads or writes; it does in any case where rows
+/// are followed.
 TransferPlan cheapest_plan(const std::vector<Demand>& demands, const MemoryConfig& memory,
                            std::int64_t block_rows, bool requests = false);
 
@@ -80,8 +80,8 @@ struct MemoryPlan {
 };
 
 /// The cheapest plan of the folds as they are and, under `ws` with more than one range of positions, with the
-/// ranges apart: the fewest cycles, then the fewest bytes, then the first. With the loops swapped the ranges are
-/// always apart. Throws as cheapest_plan.
+/// ranges apart: the fewest cycles, then the fewest bytes, then the first. With the loops swapped the ranges
+/// are always apart. Throws as cheapest_plan.
 MemoryPlan plan_memory(const ArrayConfig& array, const Layer& layer, const CoreMap& cores,
                        const MemoryConfig& memory, bool requests = false);
 

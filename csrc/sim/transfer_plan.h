@@ -103,20 +103,20 @@ class TransferPlanner {
   /// pointers: row pointers that go over the channel first.
   TransferPlanner(const Demand& demand, const MemoryConfig& memory, std::int64_t pointers, std::int32_t core);
 
-  /// From now on lay_out also lists requests, at addresses from `begin` on, as docs/machine.md says; returns the
-  /// first address for another core.
+  /// From now on lay_out also lists requests, at addresses from `begin` on, as docs/machine.md says; returns
+  /// the first address for another core.
   std::int64_t list_requests(std::int64_t begin);
 
   bool all_inputs_fit() const { return all_inputs_fit_; }
   bool all_weights_fit() const { return all_weights_fit_; }
 
-  /// From now on there are all rules for operands that do not fit, and keeping everything is one rule more, if
-  /// everything of all cores fits: with rows it is not surely the best, because a row that one transfer has
-  /// opened serves the next.
+  /// From now on there are all rules for operands that do not fit, and keeping everything is one rule more,
+  /// if everything of all cores fits: with rows it is not surely the best, because a row that one transfer
+  /// has opened serves the next.
   void compare_rows(bool inputs_fit, bool weights_fit);
 
-  /// How many rules there are of each kind. More capacity has the same ones, or one that is surely as good; with
-  /// rows the same ones and perhaps one more.
+  /// How many rules there are of each kind. More capacity has the same ones, or one that is surely as good;
+  /// with rows the same ones and perhaps one more.
   RuleNumbers rule_counts() const;
 
   /// The rules of these numbers.
