@@ -159,7 +159,7 @@ def test_every_dataflow_runs_through_the_command_line(walk, dataflow):
 
 
 def test_cores_reorder_mapper_and_dram_rows_run_through_the_command_line(walk):
-    args, cache, first, _ = walk
+    args, cache, _, _ = walk
     changes = ["array.cores=4", "array.reorder=true", "array.mapper=true", "memory.mode=rowbuffer"]
     rows = {"banks": 8, "row": "8KiB", "t_cl": "14ns", "t_rcd": "14ns", "t_rp": "14ns"}
     rows |= {"t_rfc": "160ns", "t_refi": "7.8us"}
@@ -176,7 +176,6 @@ def test_cores_reorder_mapper_and_dram_rows_run_through_the_command_line(walk):
         assert max(len(x["counts"]["core_cycles"]) for x in run["layers"]) > 1
         assert all(max(x["counts"]["core_cycles"]) == x["cycles"] for x in run["layers"])
         assert all(x["counts"]["memory"]["dram_bursts"] > 0 for x in run["layers"])
-    assert data["runs"][0]["totals"]["cycles_dense"] < first["runs"][0]["totals"]["cycles_dense"]
 
 
 def test_progress_is_silent_unless_stderr_is_a_terminal(walk):
