@@ -185,6 +185,8 @@ def _preset(path: Path, name: str, values: dict[str, Any]) -> Preset:
     )
     for sparsity in _sparsities(preset):  # refuses early
         _run_config(preset, sparsity, None, use_cache=True).plan(preset.blocks[0], preset.seeds[0])
+    if len({height * width for height, width in preset.blocks}) < 2:
+        raise ConfigError(f"{path}: {where}blocks: expected at least 2 sizes to compare, got {blocks}")
     if preset.more_seeds is not None and not 1 <= preset.more_seeds <= len(seeds):
         raise ConfigError(
             f"{path}: {where}more_seeds: expected from 1 to {len(seeds)}, got {preset.more_seeds}"

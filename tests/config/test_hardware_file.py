@@ -32,6 +32,7 @@ mux = 4
 group_cols = 8
 cores = 2
 reorder = true
+mapper = true
 mac_type = "int8"
 
 [memory]
@@ -74,6 +75,7 @@ EXPECTED = Accelerator(
     group_cols=8,
     cores=2,
     reorder=True,
+    mapper=True,
     mac_type="int8",
     clock_hz=800e6,
     technology="45nm",
