@@ -75,7 +75,11 @@ def test_counts_beyond_64_bits_are_refused(dataflow, mode, m, k, n, block):
     ("m", "k", "n", "block"),
     [(2**16, 2**16, 2**28, 2**10), (2**36, 1, 1, 2**30), (1, 2**36, 1, 2**30), (1, 1, 2**45, 1)],
 )
-def test_what_is_too_much_for_the_memory_model_is_refused_before_work_begins(dataflow, mapper, m, k, n, block):
+def test_what_is_too_much_for_the_memory_model_is_refused_before_work_begins(
+    dataflow, mapper, m, k, n, block
+):
     hw = dataclasses.replace(HW, dataflow=dataflow, memory=MEMORY, mapper=mapper)
-    with pytest.raises(ConfigError, match=r"memory: expected a layer of at most .* no memory\), got \d+|parts of the"):
+    with pytest.raises(
+        ConfigError, match=r"memory: expected a layer of at most .* no memory\), got \d+|parts of the"
+    ):
         run(m, k, n, block, hw)
