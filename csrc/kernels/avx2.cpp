@@ -36,5 +36,6 @@ inline void store_first(float* p, Vec a, int count) { store8_first(p, a, count);
 #include "kernels/narrow_kernel-inl.h"
 #include "kernels/slab_kernel-inl.h"
 
-extern const pysim::KernelTable pysim::kAvx2Kernels = {
-    compute_slab, compute_narrow, compute_gradient, kLanes, kLanes * kTileVectors[4], kTileVectors};
+extern const pysim::KernelTable pysim::kAvx2Kernels = {compute_slab, compute_narrow, compute_gradient,
+                                                       copy_rows,    kLanes,         kLanes * kTileVectors[4],
+                                                       kTileVectors};

@@ -16,9 +16,9 @@ namespace {
 using Kind = NetworkGraph::Kind;
 using Node = NetworkGraph::Node;
 
-// Planes that lie this far apart fall on the same lines of the fastest cache.
-constexpr std::int64_t kSameLines = 1024;
 constexpr std::int64_t kLine = 16;
+// Planes shorter than this follow each other without gaps.
+constexpr std::int64_t kShortPlane = 4 * kLine;
 
 /// Zeros that a reader needs around the pixels.
 struct Gap {
@@ -105,7 +105,8 @@ PlaneLayout::PlaneLayout(const ImageShape& image, std::int64_t images, std::int6
   row_pitch = image.width + gap_cols;
   image_pitch = (image.height + gap_rows) * row_pitch;
   plane = images * image_pitch;
-  if (plane % kSameLines == 0) plane += kLine;
+  // An odd number of lines from plane to plane: else channels would compete for few places of the cache.
+  if (plane >= kShortPlane) plane = (ceil_div(plane, kLine) | 1) * kLine;
   first = ceil_div(gap_rows * row_pitch + gap_cols, kLine) * kLine;
   elements = first + image.channels * plane + kPlaneSlack;
 }
@@ -179,7 +180,7 @@ ChunkPlan::ChunkPlan(const NetworkGraph& graph, int output, std::int64_t images,
     const Place& to = values[i].place;
     switch (node.kind) {
       case Kind::input:
-        steps_.push_back(make_input(to, images));
+        steps_.push_back(make_input(to, images, kernels));
         break;
       case Kind::conv: {
         const Place* const residual =
@@ -202,7 +203,7 @@ ChunkPlan::ChunkPlan(const NetworkGraph& graph, int output, std::int64_t images,
         break;
     }
     if (now == output) {
-      steps_.push_back(make_output(to, images));
+      steps_.push_back(make_output(to, images, kernels));
       break;
     }
     std::vector<int> read = node.sources;

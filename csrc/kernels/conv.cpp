@@ -16,9 +16,10 @@ namespace {
 constexpr std::int64_t kSlack = 64;
 // Below this many multiply-adds a second thread costs more than it saves.
 constexpr std::int64_t kWorthAThread = 1 << 17;
-// Columns that one task computes for all its slabs: enough tiles to be worth a call, few enough to stay in
-// cache.
+// Columns that one task computes for all its slabs: enough tiles to be worth a call, few enough for their
+// input to stay in the fastest cache.
 constexpr std::int64_t kTaskColumns = 96;
+constexpr std::int64_t kTaskBytes = 24 * 1024;
 
 /// The phases of `stride` that taps 0, dilation, 2 dilation ... fall on, in rising order.
 std::vector<std::int64_t> phases(std::int64_t taps, std::int64_t dilation, std::int64_t stride) {
@@ -39,12 +40,11 @@ inline void clear(float* row, std::int64_t begin, std::int64_t end) {
   for (std::int64_t x = begin; x < end; ++x) row[x] = 0.0F;
 }
 
-inline void copy(float* __restrict row, const float* __restrict from, std::int64_t begin, std::int64_t end,
-                 std::int64_t stride) {
-  if (stride == 1) {
-    for (std::int64_t x = begin; x < end; ++x) row[x] = from[x];
-  } else {
-    for (std::int64_t x = begin; x < end; ++x) row[x] = from[x * stride];
+inline void add(float* __restrict row, const float* __restrict a, const float* __restrict b,
+                std::int64_t count, bool relu) {
+  for (std::int64_t x = 0; x < count; ++x) {
+    const float sum = a[x] + b[x];
+    row[x] = relu && sum < 0.0F ? 0.0F : sum;
   }
 }
 
@@ -168,6 +168,11 @@ ConvPlan::ConvPlan(std::shared_ptr<const ConvWeights> weights, std::int64_t heig
       rows_.push_back({r * plane_cols_, r * out_width, out_width});
     }
   }
+  // Short rows leave vectors half empty. Then several rows are computed as one run, what lies between them
+  // included, and copied from there.
+  const std::int64_t lanes = kernels_.lanes;
+  merges_rows_ = ceil_div(out_size_[0] * plane_cols_, lanes) <= out_size_[0] * ceil_div(out_width, lanes) &&
+                 rows_.size() > 1;
 }
 
 void ConvPlan::pack_channels(const float* image, std::int64_t begin, std::int64_t end, float* planes) const {
@@ -181,20 +186,46 @@ void ConvPlan::pack_channels(const float* image, std::int64_t begin, std::int64_
     const std::int64_t last = inside <= 0 ? first : std::clamp(ceil_div(inside, stride), first, plane_cols_);
     for (std::size_t i = 0; i < weights_->phase_rows.size(); ++i) {
       const auto phase = static_cast<std::int64_t>(i * weights_->phase_cols.size() + j);
+      // Plane rows that the image has, and the plane's zeros around them.
+      const std::int64_t row_shift = weights_->phase_rows[i] - weights_->window.padding[0];
+      const std::int64_t row_stride = weights_->window.stride[0];
+      const std::int64_t top = row_shift >= 0 ? 0 : std::min(plane_rows_, ceil_div(-row_shift, row_stride));
+      const std::int64_t rows_inside = size_[0] - row_shift;
+      const std::int64_t bottom =
+          rows_inside <= 0 ? top : std::clamp(ceil_div(rows_inside, row_stride), top, plane_rows_);
+      const std::int64_t width = last - first;
+      const std::int64_t from_pitch = row_stride * size_[1];
       for (std::int64_t c = begin; c < end; ++c) {
-        float* row = planes + (phase * weights_->channels + c) * plane;
-        for (std::int64_t r = 0; r < plane_rows_; ++r, row += plane_cols_) {
-          const std::int64_t source =
-              r * weights_->window.stride[0] + weights_->phase_rows[i] - weights_->window.padding[0];
-          if (source < 0 || source >= size_[0]) {
-            clear(row, 0, plane_cols_);
-            continue;
-          }
-          clear(row, 0, first);
-          copy(row, image + (c * size_[0] + source) * size_[1] + shift, first, last, stride);
-          clear(row, last, plane_cols_);
+        float* const target = planes + (phase * weights_->channels + c) * plane;
+        const float* const from = image + (c * size_[0] + row_shift + top * row_stride) * size_[1] + shift;
+        if (bottom == top || width == 0) {
+          clear(target, 0, plane);
+          continue;
         }
+        clear(target, 0, top * plane_cols_ + first);
+        float* const pixels = target + top * plane_cols_ + first;
+        if (stride == 1) {
+          kernels_.copy_rows(from + first, from_pitch, pixels, plane_cols_, bottom - top, width);
+        } else {
+          take(from + first * stride, from_pitch, stride, pixels, bottom - top, width);
+        }
+        for (std::int64_t r = 0; r + 1 < bottom - top; ++r)
+          clear(pixels + r * plane_cols_, width, plane_cols_);
+        clear(target, (bottom - 1) * plane_cols_ + last, plane);
       }
+    }
+  }
+}
+
+/// Every `stride`-th element of rows, beside each other.
+void ConvPlan::take(const float* from, std::int64_t from_pitch, std::int64_t stride, float* to,
+                    std::int64_t rows, std::int64_t width) const {
+  for (std::int64_t r = 0; r < rows; ++r, from += from_pitch, to += plane_cols_) {
+    float* const __restrict row = to;
+    if (stride == 2) {
+      for (std::int64_t x = 0; x < width; ++x) row[x] = from[2 * x];
+    } else {
+      for (std::int64_t x = 0; x < width; ++x) row[x] = from[stride * x];
     }
   }
 }
@@ -207,14 +238,43 @@ void ConvPlan::multiply(std::size_t group, std::int64_t slab_begin, std::int64_t
   const std::int64_t first_channel =
       static_cast<std::int64_t>(group) *
       (weights_->out_channels / static_cast<std::int64_t>(weights_->groups.size()));
+  const ColumnRun& first = rows_[static_cast<std::size_t>(row_begin)];
+  const ColumnRun& last = rows_[static_cast<std::size_t>(row_end - 1)];
+  const ColumnRun whole{first.x, 0, last.x + last.count - first.x};
+  const bool merged = merges_rows_ && row_end - row_begin > 1;
+  float* const scratch = merged ? scratch_of(whole.count) : nullptr;
   for (std::int64_t s = slab_begin; s < slab_end; ++s) {
     const std::int64_t channel = first_channel + matrix.first_row(s);
-    const Epilogue epilogue{weights_->bias.empty() ? nullptr : weights_->bias.data() + channel,
-                            residual == nullptr ? nullptr : residual + channel * pixels, pixels,
-                            weights_->relu};
-    kernels_.slab(matrix.slab(s, offsets_[group].data()), planes, 1, rows_.data() + row_begin,
-                  row_end - row_begin, kSlack, epilogue, image_out + channel * pixels, pixels);
+    const float* const bias = weights_->bias.empty() ? nullptr : weights_->bias.data() + channel;
+    const float* const added = residual == nullptr ? nullptr : residual + channel * pixels;
+    float* const out = image_out + channel * pixels;
+    const Slab slab = matrix.slab(s, offsets_[group].data());
+    if (!merged) {
+      kernels_.slab(slab, planes, 1, rows_.data() + row_begin, row_end - row_begin, kSlack,
+                    {bias, added, pixels, weights_->relu}, out, pixels);
+      continue;
+    }
+    kernels_.slab(slab, planes, 1, &whole, 1, kSlack,
+                  {bias, nullptr, 0, weights_->relu && residual == nullptr}, scratch, whole.count);
+    const std::int64_t width = out_size_[1];
+    for (int r = 0; r < slab.rows; ++r) {
+      const float* from = scratch + r * whole.count;
+      const std::int64_t to = r * pixels + row_begin * width;
+      if (added == nullptr) {
+        kernels_.copy_rows(from, plane_cols_, out + to, width, row_end - row_begin, width);
+        continue;
+      }
+      for (std::int64_t row = 0; row < row_end - row_begin; ++row, from += plane_cols_)
+        add(out + to + row * width, from, added + to + row * width, width, weights_->relu);
+    }
   }
+}
+
+float* ConvPlan::scratch_of(std::int64_t columns) {
+  thread_local std::vector<float> scratch;
+  const auto size = static_cast<std::size_t>(kSlabRows * columns);
+  if (scratch.size() < size) scratch.resize(size);
+  return scratch.data();
 }
 
 float* ConvPlan::pack(const float* image, int threads) const {
@@ -234,7 +294,10 @@ float* ConvPlan::pack(const float* image, int threads) const {
 void ConvPlan::run_image(const float* image, const float* residual, float* image_out, int threads) const {
   const float* const planes = pack(image, threads);
   const auto rows = static_cast<std::int64_t>(rows_.size());
-  const std::int64_t task_rows = std::min(rows, ceil_div(kTaskColumns, rows_[0].count));
+  const std::int64_t columns =
+      std::max(kTaskColumns, kTaskBytes / static_cast<std::int64_t>(sizeof(float)) / weights_->channels);
+  const std::int64_t task_rows =
+      std::min(rows, ceil_div(threads == 1 ? columns : kTaskColumns, rows_[0].count));
   const std::int64_t row_tasks = ceil_div(rows, task_rows);
   const int slab_parts = row_tasks >= 2 * threads ? 1 : threads;
   for (std::size_t g = 0; g < weights_->groups.size(); ++g) {

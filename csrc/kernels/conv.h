@@ -89,8 +89,11 @@ class ConvPlan {
  private:
   float* pack(const float* image, int threads) const;
   void pack_channels(const float* image, std::int64_t begin, std::int64_t end, float* planes) const;
+  void take(const float* from, std::int64_t from_pitch, std::int64_t stride, float* to, std::int64_t rows,
+            std::int64_t width) const;
   void multiply(std::size_t group, std::int64_t slab_begin, std::int64_t slab_end, std::int64_t row_begin,
                 std::int64_t row_end, const float* planes, const float* residual, float* image_out) const;
+  static float* scratch_of(std::int64_t columns);
   void run_image(const float* image, const float* residual, float* image_out, int threads) const;
 
   std::shared_ptr<const ConvWeights> weights_;
@@ -104,6 +107,7 @@ class ConvPlan {
   std::int64_t plane_elements_ = 0;
   /// Of each group: where in the planes each element of each slab starts.
   std::vector<std::vector<std::int32_t>> offsets_;
+  bool merges_rows_ = false;     ///< Whether several rows are computed as one run.
   std::vector<ColumnRun> rows_;  ///< One run per output row, or a single one where rows follow each other.
 };
 

@@ -11,6 +11,8 @@ namespace {
 
 // Below this many multiply-adds a second thread costs more than it saves.
 constexpr std::int64_t kWorthAThread = 1 << 20;
+// Input of one panel, all channels.
+constexpr std::int64_t kPanelBytes = 24 * 1024;
 
 std::size_t index(std::int64_t i) { return static_cast<std::size_t>(i); }
 
@@ -112,7 +114,8 @@ class ConvStep final : public Step {
     }
   }
 
-  /// Panels of nearly equal width, none wider than a tile.
+  /// Panels of nearly equal width: a few tiles, whose input stays in the fastest cache while all slabs pass
+  /// over it.
   void cut(const std::vector<ColumnRun>& runs) {
     std::int64_t rows = 0;
     for (const PackedMatrix& group : weights_->groups) {
@@ -120,7 +123,10 @@ class ConvStep final : public Step {
         rows = std::max<std::int64_t>(rows, group.slab(s).rows);
     }
     const std::int64_t lanes = kernels_.lanes;
-    const std::int64_t widest = kernels_.tile_vectors[rows];
+    const std::int64_t tile = kernels_.tile_vectors[rows];
+    const std::int64_t line_bytes =
+        from_.layout.shape.channels * lanes * static_cast<std::int64_t>(sizeof(float));
+    const std::int64_t widest = std::max<std::int64_t>(1, kPanelBytes / (line_bytes * tile)) * tile;
     std::vector<ColumnRun> vectors;
     for (const ColumnRun& run : runs) {
       for (std::int64_t done = 0; done < run.count; done += lanes)

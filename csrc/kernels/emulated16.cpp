@@ -58,4 +58,5 @@ inline void store_first(float* p, Vec a, int count) {
 #include "kernels/slab_kernel-inl.h"
 
 extern const pysim::KernelTable pysim::kEmulated16Kernels = {
-    compute_slab, compute_narrow, compute_gradient, kLanes, kLanes * kTileVectors[4], kTileVectors};
+    compute_slab, compute_narrow,           compute_gradient, copy_rows,
+    kLanes,       kLanes * kTileVectors[4], kTileVectors};

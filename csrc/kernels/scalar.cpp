@@ -51,9 +51,16 @@ void compute_gradient(const Slab& slab, const float* x, std::int64_t pitch, cons
   }
 }
 
+void copy_rows(const float* from, std::int64_t from_pitch, float* to, std::int64_t to_pitch,
+               std::int64_t rows, std::int64_t width) {
+  for (std::int64_t r = 0; r < rows; ++r) {
+    for (std::int64_t c = 0; c < width; ++c) to[r * to_pitch + c] = from[r * from_pitch + c];
+  }
+}
+
 }  // namespace
 
-extern const KernelTable kScalarKernels = {compute_slab, compute_narrow, compute_gradient, 1, 8,
+extern const KernelTable kScalarKernels = {compute_slab, compute_narrow, compute_gradient, copy_rows, 1, 8,
                                            kTileVectors};
 
 const KernelTable& kernel_table(Isa isa) {

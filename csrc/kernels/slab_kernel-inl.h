@@ -73,6 +73,104 @@ void compute_tile(const pysim::Slab& slab, const float* x, std::int64_t pitch, c
   }
 }
 
+// The same for vectors that follow each other: less to look up for each. `last` columns of the last vector.
+template <int kRows, int kVectors>
+void compute_strip(const pysim::Slab& slab, const float* x, std::int64_t pitch, int last,
+                   const pysim::Epilogue& epilogue, const float* residual, float* y, std::int64_t y_pitch) {
+  Vec sum[kRows][kVectors];
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) sum[r][v] = zero();
+  }
+  const float* weights = slab.weights;
+  const std::int32_t* offset = slab.offsets;
+  for (const std::int32_t* const end = offset + slab.elements; offset != end; ++offset) {
+    const float* const from = x + *offset * pitch;
+    Vec in[kVectors];
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) in[v] = load(from + v * kLanes);
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      const Vec weight = broadcast(weights + r);
+#pragma GCC unroll 16
+      for (int v = 0; v < kVectors; ++v) sum[r][v] = fma(weight, in[v], sum[r][v]);
+    }
+    weights += kRows;
+  }
+  if (epilogue.bias != nullptr) {
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      const Vec bias = broadcast(epilogue.bias + r);
+#pragma GCC unroll 16
+      for (int v = 0; v < kVectors; ++v) sum[r][v] = add(sum[r][v], bias);
+    }
+  }
+  if (residual != nullptr) {
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 16
+      for (int v = 0; v < kVectors - 1; ++v) sum[r][v] = add(sum[r][v], load(residual + v * kLanes));
+      const float* const end = residual + (kVectors - 1) * kLanes;
+      sum[r][kVectors - 1] = add(sum[r][kVectors - 1], last == kLanes ? load(end) : load_first(end, last));
+      residual += epilogue.residual_pitch;
+    }
+  }
+  if (epilogue.relu) {
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 16
+      for (int v = 0; v < kVectors; ++v) sum[r][v] = relu(sum[r][v]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors - 1; ++v) store(y + v * kLanes, sum[r][v]);
+    float* const end = y + (kVectors - 1) * kLanes;
+    if (last == kLanes) {
+      store(end, sum[r][kVectors - 1]);
+    } else {
+      store_first(end, sum[r][kVectors - 1], last);
+    }
+    y += y_pitch;
+  }
+}
+
+template <int kRows, int kVectors>
+void choose_strip(int vectors, const pysim::Slab& slab, const float* x, std::int64_t pitch, int last,
+                  const pysim::Epilogue& epilogue, const float* residual, float* y, std::int64_t y_pitch) {
+  if (vectors == kVectors) {
+    compute_strip<kRows, kVectors>(slab, x, pitch, last, epilogue, residual, y, y_pitch);
+  } else if constexpr (kVectors > 1) {
+    choose_strip<kRows, kVectors - 1>(vectors, slab, x, pitch, last, epilogue, residual, y, y_pitch);
+  }
+}
+
+// One run, as strips of nearly equal width: a narrow last one would wait for its few sums.
+template <int kRows>
+void compute_run(const pysim::Slab& slab, const float* x, std::int64_t pitch, const pysim::ColumnRun& run,
+                 const pysim::Epilogue& epilogue, float* y, std::int64_t y_pitch) {
+  constexpr int kVectors = kTileVectors[kRows];
+  const std::int64_t vectors = (run.count + kLanes - 1) / kLanes;
+  const std::int64_t strips = (vectors + kVectors - 1) / kVectors;
+  const int last = static_cast<int>(run.count - (vectors - 1) * kLanes);
+  const std::int64_t width = vectors / strips;
+  std::int64_t wider = vectors % strips;
+  x += run.x;
+  y += run.y;
+  const float* residual = epilogue.residual == nullptr ? nullptr : epilogue.residual + run.y;
+  for (std::int64_t s = 0; s < strips; ++s) {
+    const int here = static_cast<int>(wider > 0 ? width + 1 : width);
+    --wider;
+    choose_strip<kRows, kVectors>(here, slab, x, pitch, s + 1 == strips ? last : kLanes, epilogue, residual,
+                                  y, y_pitch);
+    x += here * kLanes;
+    y += here * kLanes;
+    if (residual != nullptr) residual += here * kLanes;
+  }
+}
+
 // A last tile with fewer vectors than the others.
 template <int kRows, int kVectors>
 void compute_rest(const pysim::Slab& slab, const float* x, std::int64_t pitch, const TileColumns& columns,
@@ -88,6 +186,8 @@ template <int kRows>
 void compute_rows(const pysim::Slab& slab, const float* x, std::int64_t pitch, const pysim::ColumnRun* runs,
                   std::int64_t run_count, std::int64_t readable, const pysim::Epilogue& epilogue, float* y,
                   std::int64_t y_pitch) {
+  if (run_count == 1 && (readable >= kLanes || runs[0].count % kLanes == 0))
+    return compute_run<kRows>(slab, x, pitch, runs[0], epilogue, y, y_pitch);
   constexpr int kVectors = kTileVectors[kRows];
   TileColumns tile;
   int filled = 0;
@@ -224,6 +324,24 @@ void compute_gradient(const pysim::Slab& slab, const float* x, std::int64_t pitc
       return accumulate_rows<3>(slab, x, pitch, runs, run_count, dy, dy_pitch, sums);
     default:
       return accumulate_rows<4>(slab, x, pitch, runs, run_count, dy, dy_pitch, sums);
+  }
+}
+
+void copy_rows(const float* from, std::int64_t from_pitch, float* to, std::int64_t to_pitch,
+               std::int64_t rows, std::int64_t width) {
+  const std::int64_t whole = width / kLanes * kLanes;
+  const int rest = static_cast<int>(width - whole);
+  for (std::int64_t r = 0; r < rows; ++r) {
+    for (std::int64_t c = 0; c < whole; c += kLanes) store(to + c, load(from + c));
+    if (rest != 0) {
+      if (whole != 0) {
+        store(to + width - kLanes, load(from + width - kLanes));  // overlaps what is there already
+      } else {
+        store_first(to, load_first(from, rest), rest);
+      }
+    }
+    from += from_pitch;
+    to += to_pitch;
   }
 }
 

@@ -65,11 +65,17 @@ using NarrowKernel = void (*)(const Slab& slab, const float* x, std::int64_t pit
 using GradientKernel = void (*)(const Slab& slab, const float* x, std::int64_t pitch, const ColumnRun* runs,
                                 std::int64_t run_count, const float* dy, std::int64_t dy_pitch, float* sums);
 
+/// to[r * to_pitch + c] = from[r * from_pitch + c] for r < rows and c < width. Exactly those are read and
+/// written; the two do not overlap. For rows too short to be worth a call of memcpy each.
+using RowCopy = void (*)(const float* from, std::int64_t from_pitch, float* to, std::int64_t to_pitch,
+                         std::int64_t rows, std::int64_t width);
+
 /// The entry points of one instruction set. A table starts from the next slower one, so it never has a hole.
 struct KernelTable {
   SlabKernel slab;
   NarrowKernel narrow;
   GradientKernel gradient;
+  RowCopy copy_rows;
   int lanes;                ///< Columns of one vector; runs that are a multiple of it waste nothing.
   int tile_columns;         ///< Columns that a slab of kSlabRows rows computes at one time.
   const int* tile_vectors;  ///< By the rows of a slab: vectors of columns that it computes at one time.

@@ -51,7 +51,8 @@ bool is_vector(const PlaneLayout& layout) {
 
 class InputStep final : public Step {
  public:
-  InputStep(const Place& to, std::int64_t images) : to_(to), images_(images) {}
+  InputStep(const Place& to, std::int64_t images, RowCopy copy_rows)
+      : to_(to), images_(images), copy_rows_(copy_rows) {}
 
   void run(const Frame& frame) const override {
     const PlaneLayout& layout = to_.layout;
@@ -68,9 +69,9 @@ class InputStep final : public Step {
     const float* from = frame.x;
     for (std::int64_t i = 0; i < images_; ++i) {
       for (std::int64_t c = 0; c < shape.channels; ++c) {
-        float* row = pixels + c * layout.plane + i * layout.image_pitch;
-        for (std::int64_t r = 0; r < shape.height; ++r, row += layout.row_pitch, from += shape.width)
-          std::copy(from, from + shape.width, row);
+        copy_rows_(from, shape.width, pixels + c * layout.plane + i * layout.image_pitch, layout.row_pitch,
+                   shape.height, shape.width);
+        from += shape.height * shape.width;
       }
     }
   }
@@ -78,11 +79,13 @@ class InputStep final : public Step {
  private:
   Place to_;
   std::int64_t images_;
+  RowCopy copy_rows_;
 };
 
 class OutputStep final : public Step {
  public:
-  OutputStep(const Place& from, std::int64_t images) : from_(from), images_(images) {}
+  OutputStep(const Place& from, std::int64_t images, RowCopy copy_rows)
+      : from_(from), images_(images), copy_rows_(copy_rows) {}
 
   void run(const Frame& frame) const override {
     const PlaneLayout& layout = from_.layout;
@@ -95,9 +98,9 @@ class OutputStep final : public Step {
     float* to = frame.y;
     for (std::int64_t i = 0; i < images_; ++i) {
       for (std::int64_t c = 0; c < shape.channels; ++c) {
-        const float* row = pixels + c * layout.plane + i * layout.image_pitch;
-        for (std::int64_t r = 0; r < shape.height; ++r, row += layout.row_pitch, to += shape.width)
-          std::copy(row, row + shape.width, to);
+        copy_rows_(pixels + c * layout.plane + i * layout.image_pitch, layout.row_pitch, to, shape.width,
+                   shape.height, shape.width);
+        to += shape.height * shape.width;
       }
     }
   }
@@ -105,6 +108,7 @@ class OutputStep final : public Step {
  private:
   Place from_;
   std::int64_t images_;
+  RowCopy copy_rows_;
 };
 
 class SplitStep final : public Step {
@@ -323,12 +327,12 @@ class FlattenStep final : public Step {
 
 }  // namespace
 
-std::unique_ptr<const Step> make_input(const Place& to, std::int64_t images) {
-  return std::make_unique<const InputStep>(to, images);
+std::unique_ptr<const Step> make_input(const Place& to, std::int64_t images, const KernelTable& kernels) {
+  return std::make_unique<const InputStep>(to, images, kernels.copy_rows);
 }
 
-std::unique_ptr<const Step> make_output(const Place& from, std::int64_t images) {
-  return std::make_unique<const OutputStep>(from, images);
+std::unique_ptr<const Step> make_output(const Place& from, std::int64_t images, const KernelTable& kernels) {
+  return std::make_unique<const OutputStep>(from, images, kernels.copy_rows);
 }
 
 std::unique_ptr<const Step> make_split(const Place& from, const Place& to, const Phases& phases,

@@ -22,10 +22,10 @@ struct Place {
 };
 
 /// Copies the caller's images into planes.
-std::unique_ptr<const Step> make_input(const Place& to, std::int64_t images);
+std::unique_ptr<const Step> make_input(const Place& to, std::int64_t images, const KernelTable& kernels);
 
 /// Copies planes to the caller's images.
-std::unique_ptr<const Step> make_output(const Place& from, std::int64_t images);
+std::unique_ptr<const Step> make_output(const Place& from, std::int64_t images, const KernelTable& kernels);
 
 /// Which phases of a stride are read: image rows p, p + stride, ... for vertical phase p, and so on.
 struct Phases {

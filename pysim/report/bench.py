@@ -27,6 +27,6 @@ def render_bench(bench: KernelBench) -> str:
         f"{bench.m} x {bench.k} times {bench.k} x n, float32, {100 * bench.sparsity:g} % of blocks pruned, "
         f"{bench.isa}, {threads}\n"
         f"{format_table(header, rows)}\n\n"
-        "medians of calls in turn; speedup: torch's dense product over pysim; vs: the peer's time over "
-        f"pysim's ({versions})"
+        "medians of calls in turn; speedup: torch's dense product over pysim"
+        f"{'; vs: the peer over pysim' if peers else ''} ({versions})"
     )

@@ -1,4 +1,4 @@
-"""What a benchmark says, and how it is timed."""
+"""What a benchmark case is, and how calls are timed."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ class Case:
 
 
 def seconds(call: Callable[[], object], *, rounds: int, calls: int = 1) -> np.ndarray:
+    """Per call, one for each round, after one call that is not counted."""
     call()
     samples = []
     for _ in range(rounds):
@@ -30,6 +31,15 @@ def seconds(call: Callable[[], object], *, rounds: int, calls: int = 1) -> np.nd
     return np.array(samples)
 
 
-def case_of(name: str, goal: str, unit: str, samples: np.ndarray) -> Case:
+def make_case(name: str, goal: str, unit: str, samples: np.ndarray) -> Case:
     low, median, high = np.quantile(samples, (0.25, 0.5, 0.75))
     return Case(name=name, goal=goal, unit=unit, quartiles=(float(low), float(median), float(high)))
+
+
+def ratios(dense: Callable[[], object], sparse: Callable[[], object], *, calls: int) -> np.ndarray:
+    """Dense time over sparse time, round by round, the two called in turn."""
+    pairs = [
+        (seconds(dense, rounds=1, calls=calls)[0], seconds(sparse, rounds=1, calls=calls)[0])
+        for _ in range(31)
+    ]
+    return np.array([d / s for d, s in pairs])

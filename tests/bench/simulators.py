@@ -13,7 +13,7 @@ import numpy as np
 
 from pysim.config import Accelerator, load_accelerator
 from pysim.sim import simulate_gemm, simulate_layer
-from tests.bench.case import Case, case_of, seconds
+from tests.bench.case import Case, make_case, seconds
 from tests.bench.networks import Product, decoder_7b, resnet20, resnet50
 
 # Recorded once on the machine of the README, not run here.
@@ -38,7 +38,7 @@ def event_engine() -> Iterator[Case]:
     for (name, layers, goal, rounds), memory in itertools.product(networks, (None, gemmini.memory)):
         machine = replace(gemmini, skip="gather", memory=memory)
         samples = seconds(_simulate(layers, machine), rounds=rounds)
-        yield case_of(
+        yield make_case(
             f"event engine, {name}, {'memory' if memory else 'no memory'}", goal, "ms", 1e3 * samples
         )
 
@@ -61,10 +61,10 @@ def cycle_engine_speed() -> Iterator[Case]:
         )
         name = f"cycle engine, {dataflow}, {side} x {side}, {np.dtype(dtype).name}"
         goal = ">= 3 (AVX-512)" if side == 16 else ">= 6 (AVX-512)"
-        yield case_of(name, goal, "1e9 PE-steps/s", result.cycles * side * side / samples / 1e9)
+        yield make_case(name, goal, "1e9 PE-steps/s", result.cycles * side * side / samples / 1e9)
         rate = result.macs / samples
-        yield case_of(f"{name}, MACs of STONNE", ">= 100", "x", rate / STONNE_MACS_PER_SECOND)
-        yield case_of(f"{name}, MACs of ONNXim", ">= 1", "x", rate / ONNXIM_MACS_PER_SECOND)
+        yield make_case(f"{name}, MACs of STONNE", ">= 100", "x", rate / STONNE_MACS_PER_SECOND)
+        yield make_case(f"{name}, MACs of ONNXim", ">= 1", "x", rate / ONNXIM_MACS_PER_SECOND)
 
 
 def cycle_engine_on_resnet20() -> Iterator[Case]:
@@ -98,10 +98,10 @@ def cycle_engine_on_resnet20() -> Iterator[Case]:
 
             samples = seconds(lambda step=step: list(pool.map(step, operands)), rounds=15)
             name = f"cycle engine, ResNet-20, {skip}, {'memory' if memory else 'no memory'}, 2 threads"
-            yield case_of(name, "<= 100", "ms", 1e3 * samples)
+            yield make_case(name, "<= 100", "ms", 1e3 * samples)
             if skip == "none" and memory is None:
                 ratio = SCALESIM_RESNET20_SECONDS / samples
-                yield case_of(f"{name}, SCALE-Sim 3.0.0", ">= 200", "x faster", ratio)
+                yield make_case(f"{name}, SCALE-Sim 3.0.0", ">= 200", "x faster", ratio)
 
 
 _PEAK = """
@@ -129,7 +129,7 @@ def memory_of_resnet50() -> Iterator[Case]:
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         trace = "no timeline" if rows == 0 else "timeline uncut" if rows > 10**6 else "timeline"
         name = f"event engine, ResNet-50 at 224 x 224, {skip}, memory, {trace}"
-        yield case_of(name, "<= 200", "MiB", np.array([float(done.stdout)]))
+        yield make_case(name, "<= 200", "MiB", np.array([float(done.stdout)]))
 
 
 SIMULATOR_CASES = (event_engine, cycle_engine_speed, cycle_engine_on_resnet20, memory_of_resnet50)
