@@ -2,9 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-CXX_SOURCES = $(shell git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.cu' 'tests/rtl/*.cpp')
+CXX_SOURCES = $(shell git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.cu' 'tests/rtl/*.cpp' 'tests/native/*.cpp' 'tests/native/*.h')
 
-.PHONY: run test test-slow lint format wheel bench rtl-area fuzz clean help
+.PHONY: run test test-slow lint format wheel bench rtl-area fuzz sanitize clean help
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,6 +25,11 @@ fuzz: $(VENV)/.installed-test ## Hostile bytes for every reader of files, a minu
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e ".[fuzz]" || \
 	  echo "atheris does not install here"
 	$(BIN)/python -m tests.fuzz
+
+sanitize: $(VENV)/.installed-lint ## The core without Python under ASan and UBSan, then under TSan
+	for kind in address,undefined thread; do \
+	  $(BIN)/cmake -S tests/native -B build/sanitize-$$kind -G Ninja -DPYSIM_SANITIZE=$$kind > /dev/null && \
+	  $(BIN)/cmake --build build/sanitize-$$kind && build/sanitize-$$kind/native_checks || exit 1; done
 
 rtl-area: $(VENV)/.installed-test ## Cells of a PE and of the skip logic, by yosys
 	$(BIN)/python -m tests.rtl.area

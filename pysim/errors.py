@@ -37,6 +37,6 @@ class PysimWarning(UserWarning):
 
 
 def printable(said: object) -> str:
-    """What a library says about a file, on one line that a terminal shows as it is; at most 300 characters."""
+    """What a library says about a file, on one line that a terminal shows as it is, cut at 300 letters."""
     text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(said))
     return text if len(text) <= 300 else f"{text[:297]}..."

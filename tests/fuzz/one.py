@@ -87,7 +87,7 @@ def _follow(name: str, seconds: int, corpus: Path, found: Path) -> None:
 
 
 def _keeping(feed: Feed, found: Path) -> Feed:
-    """``feed`` that writes down what it cannot take, as libFuzzer would; after some exceptions that does not."""
+    """``feed`` that writes down what it cannot take: libFuzzer does not do so after every exception."""
 
     def keeping(data: bytes) -> None:
         try:

@@ -8,10 +8,12 @@ The readers are imported by the targets' makers, so that a fuzzer can instrument
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gzip
 import io
 import json
+import shutil
 import struct
 import tempfile
 from collections.abc import Callable, Iterator
@@ -65,7 +67,9 @@ def refusals() -> Iterator[None]:
 def _file(suffix: str) -> Path:
     """A path for the bytes of one process, in memory where there is such a place."""
     place = _SHARED_MEMORY if _SHARED_MEMORY.is_dir() else None
-    return Path(tempfile.mkdtemp(prefix="pysim-fuzz-", dir=place)) / f"input{suffix}"
+    folder = Path(tempfile.mkdtemp(prefix="pysim-fuzz-", dir=place))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder / f"input{suffix}"
 
 
 def _use(accelerator: object) -> None:
