@@ -34,3 +34,9 @@ class ShapeError(PysimError):
 
 class PysimWarning(UserWarning):
     """Something that a result depends on and that its reader should know; the command line prints it."""
+
+
+def printable(said: object) -> str:
+    """What a library says about a file, on one line that a terminal shows as it is, cut at 300 letters."""
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(said))
+    return text if len(text) <= 300 else f"{text[:297]}..."

@@ -47,4 +47,9 @@ inline void poll_interrupt() {
   interrupt_detail::poll_if_due();
 }
 
+/// As poll_interrupt(), for a loop that itself knows how long its turns take: always looks at the clock.
+inline void poll_interrupt_now() {
+  if (interrupt_detail::watch.poll != nullptr) interrupt_detail::poll_if_due();
+}
+
 }  // namespace pysim

@@ -64,8 +64,8 @@ void require_contiguous(const Array& array, int ndim, const char* where) {
 
 std::string shape_text(const std::int64_t* sizes, std::size_t count) {
   std::string text = "(";
-  for (std::size_t i = 0; i < count; ++i) text += (i == 0 ? "" : ", ") + std::to_string(sizes[i]);
-  return text + ")";
+  for (std::size_t i = 0; i < count; ++i) text.append(i == 0 ? "" : ", ").append(std::to_string(sizes[i]));
+  return text.append(")");
 }
 
 void require_shape(const F32& array, const std::array<std::int64_t, 4>& shape, const char* where) {

@@ -136,8 +136,8 @@ std::pair<Counts, Array<Sum>> run_cycle(const ArrayConfig& array, const GridTupl
   {
     const Interruptible watched(raise_interrupt);
     const py::gil_scoped_release nogil;  // Plain pointers only until the brace closes.
-    counts = simulate_cycle(array, layer, weights, inputs, outputs,
-                            {kernels, memory, given ? &starts : nullptr, raise_interrupt});
+    counts =
+        simulate_cycle(array, layer, weights, inputs, outputs, {kernels, memory, given ? &starts : nullptr});
   }
   return {counts, std::move(out)};
 }
@@ -157,20 +157,21 @@ void bind_simulate_cycle(py::module_& m) {
 
 void bind_memory(py::module_& m) {
   py::class_<MemoryConfig>(m, "MemoryConfig")
-      .def(py::init([](std::int64_t input_capacity, std::int64_t weight_capacity,
-                       std::int64_t output_capacity, std::int64_t bandwidth, std::int64_t latency,
-                       std::int64_t input_bits, std::int64_t weight_bits, std::int64_t output_bits,
-                       std::int64_t accumulator_bits, std::int64_t index_bits,
-                       const std::optional<DramTuple>& dram) {
-             const MemoryConfig memory{input_capacity,   weight_capacity, output_capacity, bandwidth,
-                                       latency,          input_bits,      weight_bits,     output_bits,
-                                       accumulator_bits, index_bits,      dram_of(dram)};
-             memory.check();
-             return memory;
-           }),
-           py::kw_only(), py::arg("input_capacity"), py::arg("weight_capacity"), py::arg("output_capacity"),
-           py::arg("bandwidth"), py::arg("latency"), py::arg("input_bits"), py::arg("weight_bits"),
-           py::arg("output_bits"), py::arg("accumulator_bits"), py::arg("index_bits"), py::arg("dram") = std::nullopt);
+      .def(
+          py::init([](std::int64_t input_capacity, std::int64_t weight_capacity, std::int64_t output_capacity,
+                      std::int64_t bandwidth, std::int64_t latency, std::int64_t input_bits,
+                      std::int64_t weight_bits, std::int64_t output_bits, std::int64_t accumulator_bits,
+                      std::int64_t index_bits, const std::optional<DramTuple>& dram) {
+            const MemoryConfig memory{input_capacity,   weight_capacity, output_capacity, bandwidth,
+                                      latency,          input_bits,      weight_bits,     output_bits,
+                                      accumulator_bits, index_bits,      dram_of(dram)};
+            memory.check();
+            return memory;
+          }),
+          py::kw_only(), py::arg("input_capacity"), py::arg("weight_capacity"), py::arg("output_capacity"),
+          py::arg("bandwidth"), py::arg("latency"), py::arg("input_bits"), py::arg("weight_bits"),
+          py::arg("output_bits"), py::arg("accumulator_bits"), py::arg("index_bits"),
+          py::arg("dram") = std::nullopt);
   const auto stall = [](StallCause cause) {
     return [cause](const MemoryCounts& counts) { return counts.stalls[static_cast<std::size_t>(cause)]; };
   };
@@ -304,7 +305,8 @@ void bind_testing(py::module_& m) {
         return std::tuple(use.cycles, use.bursts, use.row_misses, use.row_conflicts);
       },
       py::arg("memory"), py::arg("requests"),
-      "Cycles of the channel for each transfer of requests (transfer, address, bytes); bursts, misses, conflicts.");
+      "Cycles of the channel for each transfer of requests (transfer, address, bytes); bursts, misses, "
+      "conflicts.");
   m.def(
       "end_of_work",
       [](const MemoryConfig& memory, std::int64_t start, std::int64_t busy) {

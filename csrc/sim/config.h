@@ -31,7 +31,8 @@ struct ArrayConfig {
   std::int64_t group_cols = 1;  ///< Array columns that share a feeder, at least 1; used by Skip::group alone.
   std::int64_t cores = 1;       ///< Such arrays, 1 to max_cores; they share a layer and the channel.
   bool swapped = false;         ///< Whether the two outer loops over folds change places.
-  std::int64_t piece = 256;     ///< Most consecutive operands of a fold's stream that are one piece; with memory.
+  std::int64_t piece =
+      256;  ///< Most consecutive operands of a fold's stream that are one piece; with memory.
 
   static constexpr std::int64_t max_side = 65536;  ///< So that rows * cols always fits in 64 bits.
   static constexpr std::int64_t max_mux = 1024;

@@ -1,12 +1,12 @@
 #include "sim/cycle_engine.h"
 
 #include <algorithm>
-#include <chrono>
 #include <stdexcept>
 #include <string>
 
 #include "base/check.h"
 #include "base/checked_math.h"
+#include "base/interrupt.h"
 #include "sim/cores.h"
 #include "sim/demand.h"
 #include "sim/event_engine.h"
@@ -58,32 +58,24 @@ struct Traffic {
   TransferPlan plan;
 };
 
-/// Lets the caller end a long run. The clock is looked at after about a million PE-steps.
+/// Polls for an interrupt after about a million PE-steps.
 class Heartbeat {
  public:
-  Heartbeat(const ArrayConfig& array, void (*poll)())
-      : poll_(poll), between_(std::max<std::int64_t>(1, (1 << 20) / (256 + array.rows * array.cols))) {
-    if (poll_ != nullptr) poll_();
+  explicit Heartbeat(const ArrayConfig& array)
+      : between_(std::max<std::int64_t>(1, (1 << 20) / (256 + array.rows * array.cols))) {
+    poll_interrupt_now();
   }
 
   /// Once a cycle.
   void beat() {
-    if (--left_ > 0 || poll_ == nullptr) return;
+    if (--left_ > 0) return;
     left_ = between_;
-    const Clock::time_point now = Clock::now();
-    if (now < due_) return;
-    poll_();
-    due_ = Clock::now() + interval;
+    poll_interrupt_now();
   }
 
  private:
-  using Clock = std::chrono::steady_clock;
-  static constexpr std::chrono::milliseconds interval{50};
-
-  void (*poll_)();
   std::int64_t between_;
   std::int64_t left_ = between_;
-  Clock::time_point due_ = Clock::now() + interval;
 };
 
 template <class Array>
@@ -186,7 +178,7 @@ template <class Array, class Ops, class Sum, class Operand>
 Counts step_all(const Operands<Operand, Sum>& shared, const std::vector<FoldList>& lists,
                 const std::vector<std::vector<FoldStart>>& starts, std::int64_t limit, const Traffic& traffic,
                 const Stepping& how) {
-  Heartbeat heart(shared.array, how.poll);
+  Heartbeat heart(shared.array);
   std::vector<Ops> operands;
   for (const FoldList& list : lists) {
     operands.push_back(Ops{Operands<Operand, Sum>{shared.array, shared.layer, list, shared.block_col,

@@ -17,7 +17,6 @@ struct Stepping {
   const ArrayKernels& kernels;
   const MemoryConfig* memory = nullptr;  ///< Null for the array alone; else channel and buffers too.
   const std::vector<FoldStart>* starts = nullptr;  ///< Null for the rules of FoldClock, or one for each fold.
-  void (*poll)() = nullptr;  ///< Called at first and then every 50 ms or so; what it throws ends the run.
 };
 
 /// Counts of `layer` on `array`, and its output.

@@ -12,6 +12,7 @@ namespace {
 
 constexpr std::int64_t max_pieces = std::int64_t{1} << 22;
 constexpr std::int64_t max_list_units = std::int64_t{1} << 26;
+constexpr std::int64_t max_elements = std::int64_t{1} << 28;
 
 void require_few(std::int64_t pieces) {
   require(pieces <= max_pieces, "memory",
@@ -45,12 +46,14 @@ class KeptSums {
     std::fill(blocks_.begin(), blocks_.end(), 0);
     const std::size_t cols = features_.size();
     for (std::int64_t i = feature_begin / grid_.bh; i < ceil_div(feature_end, grid_.bh); ++i) {
-      const std::int64_t rows =
-          std::min(feature_end, grid_.row_end(i)) - std::max(feature_begin, grid_.row_begin(i));
+      // No more than the columns of an array.
+      const auto rows = static_cast<std::int32_t>(std::min(feature_end, grid_.row_end(i)) -
+                                                  std::max(feature_begin, grid_.row_begin(i)));
       const std::uint8_t* const kept = mask_ + i * static_cast<std::int64_t>(cols);
       for (std::size_t j = 0; j < cols; ++j) {
-        features_[j] += kept[j] != 0 ? rows : 0;
-        blocks_[j] += kept[j] != 0;
+        const std::int32_t one = kept[j] != 0;
+        features_[j] += -one & rows;
+        blocks_[j] += one;
       }
     }
     for (std::size_t j = 0; j < cols; ++j) {
@@ -79,7 +82,7 @@ class KeptSums {
   const std::uint8_t* mask_;
   std::vector<std::int32_t> block_col_;          ///< (k).
   std::vector<std::int64_t> begins_;             ///< (block columns + 1).
-  std::vector<std::int64_t> features_, blocks_;  ///< (block columns): features, block rows that keep it.
+  std::vector<std::int32_t> features_, blocks_;  ///< (block columns): features, block rows that keep it.
   std::vector<std::int64_t> weights_before_, blocks_before_;  ///< (block columns + 1).
 };
 
@@ -129,6 +132,7 @@ class DemandLister {
   void set_places(std::int64_t positions) {
     place_positions_ = positions;
     places_ = ceil_div(layer_.n, positions);
+    require_few(places_);
     require_few(places_);
     for (std::int64_t place = 0; place < places_; ++place) {
       poll_interrupt();
@@ -550,12 +554,22 @@ class DemandLister {
 
 }  // namespace
 
+void require_listable(const ArrayConfig& array, const Layer& layer) {
+  for (const std::int64_t side : {layer.grid.m, layer.grid.k}) {
+    require(side <= max_elements, "memory",
+            "a layer of at most 2^28 features and reduction elements (a smaller layer, or no memory)",
+            std::to_string(side));
+  }
+  if (array.dataflow != Dataflow::is) require_few(Folder(array, layer).strips());
+}
+
 std::int64_t range_positions(const ArrayConfig& array, const Layer& layer) {
   return ceil_div(layer.n, ceil_div(layer.n, array.piece));
 }
 
 std::vector<Demand> list_demands(const ArrayConfig& array, const Layer& layer, const CoreMap& cores,
                                  bool ranges_apart) {
+  require_listable(array, layer);
   std::vector<Demand> demands;
   for (std::int64_t core = 0; core < cores.cores(); ++core) {
     demands.push_back(DemandLister(array, layer, cores, core, ranges_apart).list());

@@ -73,10 +73,13 @@ struct Demand {
 /// Cuts the layer into the pieces of every core.
 ///
 /// ranges_apart: `ws` alone: whether all folds of a strip stream one range of the positions before the next
-/// range's turn comes, so that each fold streams one range; needed where `array` swaps the loops. Throws std::invalid_argument if it is out of
-/// range or a core has more than 2^22.
+/// range's turn comes, so that each fold streams one range; needed where `array` swaps the loops. Throws
+/// std::invalid_argument if it is out of range or a core has more than 2^22.
 std::vector<Demand> list_demands(const ArrayConfig& array, const Layer& layer, const CoreMap& cores,
                                  bool ranges_apart);
+
+/// Throws std::invalid_argument if it is plain from its size that list_demands would refuse the layer.
+void require_listable(const ArrayConfig& array, const Layer& layer);
 
 /// `ws`: positions of every range but the last.
 std::int64_t range_positions(const ArrayConfig& array, const Layer& layer);

@@ -9,8 +9,8 @@
 
 namespace pysim {
 
-/// How long the channel works for each transfer, and what the rows did. Which rows must be opened follows from
-/// the order of the transfers alone, never from when they are.
+/// How long the channel works for each transfer, and what the rows did. Which rows must be opened follows
+/// from the order of the transfers alone, never from when they are.
 struct ChannelUse {
   std::vector<std::int64_t> cycles;  ///< (transfers): openings of rows and bursts, without refresh.
   std::int64_t bursts = 0;
@@ -18,7 +18,8 @@ struct ChannelUse {
   std::int64_t row_conflicts = 0;  ///< Rows opened in a bank that had another one open.
 };
 
-/// For a plan with requests and a memory with rows. Throws std::invalid_argument if cycles do not fit in 64 bits.
+/// For a plan with requests and a memory with rows. Throws std::invalid_argument if cycles do not fit in 64
+/// bits.
 ChannelUse list_channel_use(const TransferPlan& plan, const MemoryConfig& memory);
 
 /// The cycle by whose beginning `busy` cycles of work that start in `start` are done, refreshes included.

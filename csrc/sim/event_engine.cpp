@@ -53,6 +53,7 @@ void add_memory(const ArrayConfig& array, const Layer& layer, const MemoryConfig
 
 Counts simulate_event(const ArrayConfig& array, const Layer& layer, const MemoryConfig* memory) {
   Folder folder(array, layer);
+  if (memory != nullptr) require_listable(array, layer);
   const CoreMap cores(array, layer);
   std::vector<FoldClock> clocks(static_cast<std::size_t>(cores.cores()), FoldClock(array));
   Counts counts;
@@ -67,8 +68,8 @@ Counts simulate_event(const ArrayConfig& array, const Layer& layer, const Memory
       folder.fill_reduction_tile(i, tile);
       if (tile.depth == 0) continue;
       for (std::int64_t core = 0; core < cores.cores(); ++core) {
-        clocks[static_cast<std::size_t>(core)].add(
-            tile.depth, ceil_div(folder.position_tiles() - core, cores.cores()));
+        clocks[static_cast<std::size_t>(core)].add(tile.depth,
+                                                   ceil_div(folder.position_tiles() - core, cores.cores()));
       }
       count_folds(array, tile.depth, folder.position_tiles(), slots, counts);
       counts.macs += tile.depth * tile.reduction.size() * layer.n;

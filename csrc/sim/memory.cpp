@@ -7,6 +7,7 @@
 #include <queue>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <utility>
 
 #include "base/check.h"
@@ -153,7 +154,26 @@ TransferPlan cheapest_plan(const std::vector<Demand>& demands, const MemoryConfi
   TransferPlan best;
   std::int64_t cycles = std::numeric_limits<std::int64_t>::max();
   std::int64_t bytes = cycles;
+  RuleNumbers best_at{};
+  // Whether a plan of these rules would surely be passed over: it takes as many cycles as its bytes and the
+  // array need. Rows of a DRAM have costs of their own.
+  const auto is_beaten = [&](const RuleNumbers& numbers) {
+    if (memory.dram.present()) return false;
+    std::int64_t least_bytes = 0;
+    std::int64_t least_cycles = 0;
+    for (std::size_t core = 0; core < planners.size(); ++core) {
+      const PlanRules rules = planners[core].rules(numbers);
+      if (!planners[core].inputs_have_room(rules)) return true;
+      least_bytes = checked_add(least_bytes, planners[core].least_bytes(rules), "memory traffic");
+      least_cycles = std::max(least_cycles, demands[core].compute_cycles);
+    }
+    if (least_bytes <= MemoryConfig::max_bytes) {
+      least_cycles = std::max(least_cycles, memory.channel_cycles(least_bytes));
+    }
+    return std::tie(least_cycles, least_bytes, numbers) > std::tie(cycles, bytes, best_at);
+  };
   const auto consider = [&](const RuleNumbers& numbers) {
+    if (is_beaten(numbers)) return;
     std::vector<CoreTraffic> cores;
     for (TransferPlanner& planner : planners) {
       std::optional<CoreTraffic> traffic = planner.lay_out(planner.rules(numbers), shortage);
@@ -163,14 +183,16 @@ TransferPlan cheapest_plan(const std::vector<Demand>& demands, const MemoryConfi
     TransferPlan plan = share_channel(std::move(cores));
     const std::int64_t plan_cycles = time_plan(plan, memory).cycles;
     const std::int64_t plan_bytes = total_bytes(plan);
-    if (plan_cycles > cycles || (plan_cycles == cycles && plan_bytes >= bytes)) return;
+    if (std::tie(plan_cycles, plan_bytes, numbers) > std::tie(cycles, bytes, best_at)) return;
     best = std::move(plan);
+    best_at = numbers;
     cycles = plan_cycles;
     bytes = plan_bytes;
   };
+  // Those that keep most come first: they need the fewest bytes, and others are then beaten.
   RuleNumbers at{};
-  for (at.inputs = 0; at.inputs < counts.inputs; ++at.inputs) {
-    for (at.weights = 0; at.weights < counts.weights; ++at.weights) {
+  for (at.inputs = counts.inputs - 1; at.inputs >= 0; --at.inputs) {
+    for (at.weights = counts.weights - 1; at.weights >= 0; --at.weights) {
       for (at.sums = 0; at.sums < counts.sums; ++at.sums) {
         for (at.lag = 0; at.lag < counts.lag; ++at.lag) consider(at);
       }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -32,7 +33,12 @@ class StallSum {
  public:
   /// Machine cycle by which `done` array cycles are done: stalls at their gates are behind them.
   std::int64_t time_of(std::int64_t done) const {
-    const auto after = std::lower_bound(cycles_.begin(), cycles_.end(), done);
+    if (cycles_.empty() || cycles_.back() < done) return done + total();
+    // Mostly one of the last is asked for.
+    std::ptrdiff_t back = 1;
+    const auto size = static_cast<std::ptrdiff_t>(cycles_.size());
+    while (back < size && *(cycles_.end() - back) >= done) back *= 2;
+    const auto after = std::lower_bound(cycles_.end() - std::min(back, size), cycles_.end() - back / 2, done);
     return done +
            (after == cycles_.begin() ? 0 : sums_[static_cast<std::size_t>(after - cycles_.begin()) - 1]);
   }
@@ -67,8 +73,8 @@ MemoryTiming time_plan(const TransferPlan& plan, const MemoryConfig& memory, Tim
 
 /// The plan with the fewest cycles by time_plan; among those the one with the fewest bytes, then the first.
 /// Throws std::invalid_argument, naming the buffer, if one is too small even for the smallest pieces.
-/// requests: whether the plan is to list what each transfer reads or writes; it does in any case where rows are
-/// followed.
+/// requests: whether the plan is to list what each transfer reads or writes; it does in any case where rows
+/// are followed.
 TransferPlan cheapest_plan(const std::vector<Demand>& demands, const MemoryConfig& memory,
                            std::int64_t block_rows, bool requests = false);
 
@@ -80,8 +86,8 @@ struct MemoryPlan {
 };
 
 /// The cheapest plan of the folds as they are and, under `ws` with more than one range of positions, with the
-/// ranges apart: the fewest cycles, then the fewest bytes, then the first. With the loops swapped the ranges are
-/// always apart. Throws as cheapest_plan.
+/// ranges apart: the fewest cycles, then the fewest bytes, then the first. With the loops swapped the ranges
+/// are always apart. Throws as cheapest_plan.
 MemoryPlan plan_memory(const ArrayConfig& array, const Layer& layer, const CoreMap& cores,
                        const MemoryConfig& memory, bool requests = false);
 

@@ -81,7 +81,8 @@ void DramConfig::check() const {
   require_within(row_bytes, burst_bytes, max_row_bytes, "memory dram row_bytes");
   require(row_bytes % burst_bytes == 0, "memory dram row_bytes",
           "a multiple of " + std::to_string(burst_bytes), std::to_string(row_bytes));
-  for (const std::int64_t time : {t_cl, t_rcd, t_rp, t_rfc}) require_within(time, 0, max_cycles, "memory dram");
+  for (const std::int64_t time : {t_cl, t_rcd, t_rp, t_rfc})
+    require_within(time, 0, max_cycles, "memory dram");
   require_within(t_refi, refresh_cycles() + 1, max_cycles, "memory dram t_refi");
 }
 

@@ -7,8 +7,8 @@
 
 namespace pysim {
 
-/// What is off chip, with mode rowbuffer: banks that each hold one row open. See docs/machine.md, "DRAM rows".
-/// Times are in array cycles.
+/// What is off chip, with mode rowbuffer: banks that each hold one row open. See docs/machine.md, "DRAM
+/// rows". Times are in array cycles.
 struct DramConfig {
   std::int64_t banks = 0;        ///< 0: no rows are followed; every byte costs the same.
   std::int64_t row_bytes = 1;    ///< A multiple of `burst_bytes`.

@@ -177,9 +177,7 @@ class ChannelStepper {
  private:
   static constexpr std::int64_t not_yet = std::numeric_limits<std::int64_t>::max();
 
-  void move(std::int64_t bytes) {
-    left_ = memory_.bandwidth == 0 ? 0 : bytes << MemoryConfig::fraction_bits;
-  }
+  void move(std::int64_t bytes) { left_ = memory_.bandwidth == 0 ? 0 : bytes << MemoryConfig::fraction_bits; }
 
   /// At the beginning of cycle `now`: on to the transfer's next row once there is nothing left to do in one.
   void go_on(std::int64_t now, std::vector<CoreStepper>& cores) {
@@ -208,10 +206,10 @@ class ChannelStepper {
   const MemoryConfig& memory_;
   MemoryCounts& counts_;
   RowStepper rows_;
-  std::size_t next_ = 0;      ///< Transfer that is on the channel, or goes next.
-  bool started_ = false;      ///< Whether it is on the channel.
-  std::int64_t opening_ = 0;  ///< Cycles until its row is open.
-  std::int64_t left_ = 0;     ///< Then to move, in 2^-20 bytes.
+  std::size_t next_ = 0;               ///< Transfer that is on the channel, or goes next.
+  bool started_ = false;               ///< Whether it is on the channel.
+  std::int64_t opening_ = 0;           ///< Cycles until its row is open.
+  std::int64_t left_ = 0;              ///< Then to move, in 2^-20 bytes.
   std::vector<std::int64_t> arrival_;  ///< (transfers): cycle from which its gate is open.
 };
 

@@ -106,6 +106,13 @@ TransferPlanner::TransferPlanner(const Demand& demand, const MemoryConfig& memor
     weights += weight_bytes_.back() + index_bytes_.back();
   }
   all_weights_fit_ = weights <= memory.weight_capacity;
+  other_bytes_ = checked_add(pointer_bytes_, weights, "memory traffic");
+  for (const OutputUnit& unit : demand.outputs) {
+    other_bytes_ = checked_add(other_bytes_, bytes_of(unit.elements, memory.output_bits), "memory traffic");
+  }
+  for (std::int64_t unit = 0; unit < demand.input_units; ++unit) {
+    quarter_.push_back(static_cast<std::int8_t>(unit * 4 / demand.input_units));
+  }
 
   const std::size_t pieces = demand.pieces.size();
   std::vector<std::int32_t> weight_next(demand.weights.size(), no_piece);
@@ -228,14 +235,75 @@ PlanRules TransferPlanner::frugal_rules() const {
   return {all_inputs_fit_ ? keep_all : KeepRule{1, 0}, all_weights_fit_ ? keep_all : KeepRule{1, 0}, 0, 0};
 }
 
+TransferPlanner::MovedUnits TransferPlanner::move_units(std::size_t j, const KeepRule& rule) {
+  const Piece& piece = demand_.pieces[j];
+  const auto list = static_cast<std::size_t>(piece.inputs);
+  std::uint8_t* const on_chip = input_on_chip_.data() + piece.place * demand_.input_units;
+  const std::int32_t* const units = demand_.list_units.data() + demand_.list_begin[list];
+  const auto count = static_cast<std::int32_t>(demand_.list_begin[list + 1] - demand_.list_begin[list]);
+  const std::int32_t* const next =
+      rule.quarters == 4 ? nullptr
+                         : next_input_.data() + use_begin_[j];  // All stay: who is next is not asked.
+  MovedUnits moved{0, 0};
+  missing_units_.clear();
+  for (std::int32_t i = 0; i < count; ++i) {
+    std::uint8_t& state = on_chip[units[i]];
+    if (state == 0) {
+      ++moved.missing;
+      if (requests_) missing_units_.push_back(units[i]);
+    }
+    state = next == nullptr || stays(rule, j, next[i], quarter_[static_cast<std::size_t>(units[i])]);
+    moved.dropped += state == 0;
+  }
+  return moved;
+}
+
+const TransferPlanner::InputMoves& TransferPlanner::input_moves(const KeepRule& rule) {
+  if (moves_.rule == rule) return moves_;
+  moves_ = {};
+  moves_.rule = rule;
+  moves_.units.reserve(demand_.pieces.size());
+  moves_.after.reserve(demand_.pieces.size());
+  Room room(memory_.input_capacity);
+  clear_input_units();
+  for (std::size_t j = 0; j < demand_.pieces.size(); ++j) {
+    poll_interrupt();
+    const Piece& piece = demand_.pieces[j];
+    moves_.units.push_back({0, 0});
+    moves_.after.push_back(0);
+    if (piece.inputs < 0 || input_bytes_[static_cast<std::size_t>(piece.place)] == 0) continue;
+    const std::int64_t unit_bytes = input_bytes_[static_cast<std::size_t>(piece.place)];
+    const std::int64_t now = demand_.inputs_preloaded ? piece.preload : piece.stream;
+    const std::int64_t end = demand_.inputs_preloaded ? piece.stream : piece.stream_end;
+    const MovedUnits moved = moves_.units.back() = move_units(j, rule);
+    if (moved.missing > 0) {
+      const std::int64_t bytes = checked_mul(moved.missing, unit_bytes, "memory traffic");
+      require(bytes <= MemoryConfig::max_bytes, "memory", "inputs of a piece of at most 2^42 bytes",
+              std::to_string(bytes));
+      moves_.bytes = checked_add(moves_.bytes, bytes, "memory traffic");
+      if (!room.take(bytes, now, moves_.after.back())) {
+        moves_.fits = false;
+        moves_.taken = room.taken();
+        return moves_;
+      }
+    }
+    room.give_back(moved.dropped * unit_bytes, end, end);
+  }
+  return moves_;
+}
+
+void TransferPlanner::clear_input_units() {
+  input_on_chip_.assign(static_cast<std::size_t>(demand_.input_units) * input_bytes_.size(), 0);
+}
+
 std::optional<CoreTraffic> TransferPlanner::lay_out(const PlanRules& rules, Shortage& shortage) {
   CoreTraffic traffic;
   CorePlan& plan = traffic.plan;
   plan.compute_cycles = demand_.compute_cycles;
-  Room input_room(memory_.input_capacity);
   Room weight_room(memory_.weight_capacity);
   Room output_room(memory_.output_capacity);
-  input_on_chip_.assign(static_cast<std::size_t>(demand_.input_units) * input_bytes_.size(), 0);
+  const InputMoves& moves = input_moves(rules.inputs);
+  if (requests_) clear_input_units();
   std::vector<std::uint8_t> weights_on_chip(demand_.weights.size(), 0);
   std::vector<std::uint8_t> output_on_chip(demand_.outputs.size(), 0);
   std::deque<Pending> pending;
@@ -317,48 +385,24 @@ std::optional<CoreTraffic> TransferPlanner::lay_out(const PlanRules& rules, Shor
     const auto place = static_cast<std::size_t>(piece.place);
     const std::int64_t unit_bytes = input_bytes_[place];
     if (unit_bytes == 0) return true;
-    std::uint8_t* const on_chip =
-        input_on_chip_.data() + place * static_cast<std::size_t>(demand_.input_units);
-    const auto list = static_cast<std::size_t>(piece.inputs);
-    const std::int32_t* const units = demand_.list_units.data() + demand_.list_begin[list];
-    const std::int64_t count = demand_.list_begin[list + 1] - demand_.list_begin[list];
-    std::int64_t missing = 0;
-    missing_units_.clear();
-    std::int64_t dropped = 0;
-    const bool keep_all_units = rules.inputs.quarters == 4;
-    for (std::int64_t i = 0; i < count; ++i) {
-      std::uint8_t& state = on_chip[units[i]];
-      missing += state == 0;
-      if (requests_ && state == 0) missing_units_.push_back(units[i]);
-      if (keep_all_units) {
-        state = 1;
-        continue;
-      }
-      const auto quarter = static_cast<std::int32_t>(units[i] * std::int64_t{4} / demand_.input_units);
-      state = stays(rules.inputs, j, next_input_[static_cast<std::size_t>(use_begin_[j] + i)], quarter);
-      dropped += state == 0;
+    if (!moves.fits && j + 1 == moves.units.size()) {
+      shortage = {Buffer::input, moves.taken};
+      return false;
     }
+    if (requests_) move_units(j, rules.inputs);  // For which they are; how many is known.
+    const std::int64_t missing = moves.units[j].missing;
     if (missing > 0) {
-      const std::int64_t bytes = checked_mul(missing, unit_bytes, "memory traffic");
-      require(bytes <= MemoryConfig::max_bytes, "memory", "inputs of a piece of at most 2^42 bytes",
-              std::to_string(bytes));
-      std::int64_t after = 0;
-      if (!input_room.take(bytes, now, after)) {
-        shortage = {Buffer::input, input_room.taken()};
-        return false;
-      }
-      const std::int32_t number = add_transfer(
-          {TransferKind::inputs, core_, bytes, 0, missing * demand_.place_elements[place], 0, after, now},
-          -1);
+      const std::int32_t number =
+          add_transfer({TransferKind::inputs, core_, missing * unit_bytes, 0,
+                        missing * demand_.place_elements[place], 0, moves.after[j], now},
+                       -1);
       plan.gates.push_back({now, number, StallCause::input, 0});
       for (const std::int32_t unit : missing_units_) {
         add_input_request(number, input_address_[place] + unit * unit_bytes, unit_bytes);
       }
     }
-    if (dropped > 0) {
-      input_room.give_back(dropped * unit_bytes, end, end);
-      plan.input_releases.push_back({end, dropped * unit_bytes});
-    }
+    const std::int64_t dropped = moves.units[j].dropped;
+    if (dropped > 0) plan.input_releases.push_back({end, dropped * unit_bytes});
     return true;
   };
 

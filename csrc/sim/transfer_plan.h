@@ -3,6 +3,7 @@
 // channel runs the same program; the engines differ only in how they find out when everything happens.
 #pragma once
 
+#include <compare>
 #include <cstdint>
 #include <optional>
 #include <vector>
@@ -68,6 +69,8 @@ struct TransferPlan {
 struct KeepRule {
   std::int64_t within;    ///< A unit stays if it is used again at most this many pieces later,
   std::int32_t quarters;  ///< or if it is in the first `quarters` quarters of its kind.
+
+  bool operator==(const KeepRule&) const = default;
 };
 struct PlanRules {
   KeepRule inputs;
@@ -79,6 +82,8 @@ struct PlanRules {
 /// A set of rules by number, the same for all cores; a core without as many takes its last.
 struct RuleNumbers {
   std::int32_t inputs, weights, sums, lag;
+
+  auto operator<=>(const RuleNumbers&) const = default;
 };
 
 /// The buffer that was too small, and for what.
@@ -103,20 +108,20 @@ class TransferPlanner {
   /// pointers: row pointers that go over the channel first.
   TransferPlanner(const Demand& demand, const MemoryConfig& memory, std::int64_t pointers, std::int32_t core);
 
-  /// From now on lay_out also lists requests, at addresses from `begin` on, as docs/machine.md says; returns the
-  /// first address for another core.
+  /// From now on lay_out also lists requests, at addresses from `begin` on, as docs/machine.md says; returns
+  /// the first address for another core.
   std::int64_t list_requests(std::int64_t begin);
 
   bool all_inputs_fit() const { return all_inputs_fit_; }
   bool all_weights_fit() const { return all_weights_fit_; }
 
-  /// From now on there are all rules for operands that do not fit, and keeping everything is one rule more, if
-  /// everything of all cores fits: with rows it is not surely the best, because a row that one transfer has
-  /// opened serves the next.
+  /// From now on there are all rules for operands that do not fit, and keeping everything is one rule more,
+  /// if everything of all cores fits: with rows it is not surely the best, because a row that one transfer
+  /// has opened serves the next.
   void compare_rows(bool inputs_fit, bool weights_fit);
 
-  /// How many rules there are of each kind. More capacity has the same ones, or one that is surely as good; with
-  /// rows the same ones and perhaps one more.
+  /// How many rules there are of each kind. More capacity has the same ones, or one that is surely as good;
+  /// with rows the same ones and perhaps one more.
   RuleNumbers rule_counts() const;
 
   /// The rules of these numbers.
@@ -125,11 +130,34 @@ class TransferPlanner {
   /// Rules that need the least room.
   PlanRules frugal_rules() const;
 
+  /// Whether the input buffer has room for what `rules` keep in it.
+  bool inputs_have_room(const PlanRules& rules) { return input_moves(rules.inputs).fits; }
+
+  /// Bytes that go over the channel under `rules`, without partial sums and weights fetched again; no more
+  /// than lay_out's. Where inputs_have_room alone.
+  std::int64_t least_bytes(const PlanRules& rules) { return input_moves(rules.inputs).bytes + other_bytes_; }
+
   /// The traffic under `rules`; none if a buffer is too small for them, with `shortage` set.
   std::optional<CoreTraffic> lay_out(const PlanRules& rules, Shortage& shortage);
 
  private:
+  /// What the input buffer does for each piece under one rule: the same whatever the other rules are.
+  struct MovedUnits {
+    std::int32_t missing, dropped;  ///< Fetched before a piece, given up after it.
+  };
+  struct InputMoves {
+    KeepRule rule{-1, -1};
+    std::vector<MovedUnits> units;    ///< (pieces).
+    std::vector<std::int64_t> after;  ///< (pieces): array cycles before the fetch may start.
+    std::int64_t bytes = 0;           ///< Of all fetches.
+    bool fits = true;                 ///< Else the last piece that is listed has no room.
+    std::int64_t taken = 0;           ///< Bytes in use when that happened.
+  };
+
   void find_next_uses();
+  const InputMoves& input_moves(const KeepRule& rule);
+  MovedUnits move_units(std::size_t j, const KeepRule& rule);
+  void clear_input_units();
   std::vector<KeepRule> keep_rules(bool all_fit, bool used_once) const;
   std::vector<KeepRule> input_rules() const { return keep_rules(all_inputs_fit_, false); }
   std::vector<KeepRule> weight_rules() const {
@@ -141,6 +169,7 @@ class TransferPlanner {
   MemoryConfig memory_;
   std::int32_t core_;
   std::int64_t pointer_bytes_;
+  std::int64_t other_bytes_ = 0;            ///< Row pointers, every weight and every output once.
   std::vector<std::int64_t> input_bytes_;   ///< (places): bytes of one input unit.
   std::vector<std::int64_t> weight_bytes_;  ///< (weight units): without indices.
   std::vector<std::int64_t> index_bytes_;   ///< (weight units).
@@ -153,7 +182,9 @@ class TransferPlanner {
   std::vector<std::int64_t> weight_address_, input_address_, output_address_, sum_address_, zero_address_;
   std::int64_t pointer_address_ = 0;
   std::vector<std::int32_t> missing_units_;
-  bool sums_return_ = false;  ///< Whether outputs are added to again after other outputs.
+  std::vector<std::int8_t> quarter_;  ///< (input units).
+  InputMoves moves_;                  ///< Of the rule that was asked for last.
+  bool sums_return_ = false;          ///< Whether outputs are added to again after other outputs.
   bool all_inputs_fit_ = false;
   bool all_weights_fit_ = false;
   bool rows_ = false;  ///< Whether rows are followed.

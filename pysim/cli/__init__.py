@@ -28,7 +28,8 @@ def main(args: list[str] | None = None) -> None:
     except click.ClickException as error:
         _fail(error.format_message(), _usage_hint(error))
     except click.Abort:
-        _fail("interrupted", "The next run goes on from what is already in the cache.", status=130)
+        _say("interrupted", "The next run goes on from what is already in the cache.")
+        os._exit(130)  # every file is whole by now, and torch takes seconds to take itself down
     except (PysimError, OSError) as error:
         if "--debug" in arguments:
             traceback.print_exc()
@@ -57,7 +58,12 @@ def _usage_hint(error: click.ClickException) -> str | None:
     return None if context is None else f"See {context.command_path} --help."
 
 
-def _fail(message: str, hint: str | None, *, status: int = 2) -> None:
+def _fail(message: str, hint: str | None) -> None:
+    _say(message, hint)
+    sys.exit(2)
+
+
+def _say(message: str, hint: str | None) -> None:
     click.echo(f"error: {message}", err=True)
     if hint:
         click.echo(f"hint: {hint}", err=True)
@@ -66,4 +72,3 @@ def _fail(message: str, hint: str | None, *, status: int = 2) -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(status)

@@ -19,7 +19,7 @@ _FIGURE = click.Path(dir_okay=False, path_type=Path)
     "--preset",
     default="smoke",
     show_default=True,
-    help="smoke (seconds), cpu, full, or another of the study.",
+    help="smoke (seconds), short, cpu (hours), full, or another of the study.",
 )
 @click.option("--data", metavar="SPEC", help="Instead of the preset's data.")
 @click.option(

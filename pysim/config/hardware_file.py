@@ -20,6 +20,9 @@ from pysim.errors import ConfigError
 Mark: TypeAlias = Literal["derived", "assumed", "unverified"]
 MARKS: tuple[Mark, ...] = get_args(Mark)
 
+# What a field of an accelerator is called in a file, where that differs.
+_FIELD_NAMES = (("accelerator.", "array."), (".row_bytes", ".row"), (".burst_bytes", ".burst"))
+
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]{1,60}(?:\.[A-Za-z0-9_-]{1,60})*")
 
 
@@ -201,7 +204,8 @@ def _finish(
     try:
         accelerator = build_accelerator(table, name)
     except ConfigError as error:
-        raise ConfigError(f"{label}: {error}", hint=error.hint) from error
+        key = _key_of(str(error))
+        raise ConfigError(f"{_origin(key, settings, label)}: {error}", hint=error.hint) from error
     order = {key: i for i, key in enumerate(known)}
     values = [s for s in settings.values() if s.key not in ("name", "description")]
     return Hardware(
@@ -229,6 +233,14 @@ def _origin(key: str, settings: Mapping[str, Setting], label: str) -> str:
         if setting.key == key or setting.key.startswith(f"{key}."):
             return setting.origin
     return label
+
+
+def _key_of(message: str) -> str:
+    """The file's key for a field that contradicts others, from the message's own name of it."""
+    field = message.partition(":")[0]
+    for of_field, of_key in _FIELD_NAMES:
+        field = field.replace(of_field, of_key)
+    return "memory.mode" if field == "memory.dram" else field  # The mode is what asks for a missing table.
 
 
 def _did_you_mean(key: str, known: Sequence[str] | set[str]) -> str:

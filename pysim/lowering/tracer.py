@@ -29,8 +29,8 @@ class Activation:
     """What went into and came out of one layer, bias not yet added to ``output``.
 
     Args:
-        input: (N, C, H, W) for a convolution, (tokens, k) for a linear layer, (groups, n, k) for products in a
-            batch.
+        input: (N, C, H, W) for a convolution, (tokens, k) for a linear layer, (groups, n, k) for products in
+            a batch.
         output: (N, C, H, W), (tokens, m) or (groups, n, m).
         other: Of a product without a weight parameter the right operand, (k, m) or (groups, k, m): another
             activation, or weights that are computed.

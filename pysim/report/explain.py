@@ -23,9 +23,9 @@ def cycle_shares(counts: GemmResult, hw: Accelerator) -> dict[str, float]:
 
     Returns:
         ``useful`` MACs on kept weights, ``zero weights`` that the skip mode multiplies all the same,
-        ``padding`` of partial folds and of feeders with a shorter list, ``idle cores`` that got no part of the
-        layer or have finished theirs, stalls by cause, and the rest: ``fill, drain``, which is also waiting
-        for a preload.
+        ``padding`` of partial folds and of feeders with a shorter list, ``idle cores`` that got no part of
+        the layer or have finished theirs, stalls by cause, and the rest: ``fill, drain``, which is also
+        waiting for a preload.
     """
     if not counts.cycles:
         return {}

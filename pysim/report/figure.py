@@ -1,4 +1,4 @@
-"""Draws accuracy against speedup, one line for each block size. Needs matplotlib: the extra ``plot``."""
+"""Draws accuracy against speedup, one line for each block size. Needs matplotlib, the extra ``plot``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def check_figure(out: Path) -> None:
     if out.suffix not in FORMATS:
         raise ConfigError(f"figure: expected a name that ends in {' or '.join(FORMATS)}, got {out}")
     if importlib.util.find_spec("matplotlib") is None:
-        raise ConfigError("figure: expected matplotlib to be installed", hint="pip install 'pysim[plot]'")
+        raise ConfigError("figure: expected matplotlib to be installed", hint="pip install matplotlib")
 
 
 def load_trade_off(path: Path) -> TradeOff:

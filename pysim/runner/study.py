@@ -110,11 +110,11 @@ def load_study(folder: Path) -> Study:
         if path.stat().st_size > _MAX_BYTES:
             raise ConfigError(f"{path}: expected at most {_MAX_BYTES} bytes")
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     _known(path, "", raw, {"study", "claim", "common", "preset"}, {"study", "claim", "preset"})
     name, claim, presets, common = raw["study"], raw["claim"], raw["preset"], raw.get("common", {})
-    if not isinstance(claim, str) or name not in VERDICTS:
+    if not isinstance(claim, str) or not isinstance(name, str) or name not in VERDICTS:
         raise ConfigError(f"{path}: expected a claim and a study of {', '.join(VERDICTS)}, got {name!r}")
     if not isinstance(presets, dict) or not all(isinstance(p, dict) for p in (common, *presets.values())):
         raise ConfigError(f"{path}: expected tables [common] and [preset.NAME]")
@@ -185,6 +185,8 @@ def _preset(path: Path, name: str, values: dict[str, Any]) -> Preset:
     )
     for sparsity in _sparsities(preset):  # refuses early
         _run_config(preset, sparsity, None, use_cache=True).plan(preset.blocks[0], preset.seeds[0])
+    if len({height * width for height, width in preset.blocks}) < 2:
+        raise ConfigError(f"{path}: {where}blocks: expected at least 2 sizes to compare, got {blocks}")
     if preset.more_seeds is not None and not 1 <= preset.more_seeds <= len(seeds):
         raise ConfigError(
             f"{path}: {where}more_seeds: expected from 1 to {len(seeds)}, got {preset.more_seeds}"

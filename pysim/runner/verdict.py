@@ -138,7 +138,7 @@ def reachable_compression(trial: Trial, tolerance_points: float) -> float:
     if trial.dense is None:
         raise ConfigError("verdict: expected the dense network's accuracy in every trial, got none")
     reached = [level.sparsity for level in trial.levels if level.accuracy >= trial.dense - tolerance_points]
-    return -math.log2(1 - max(reached, default=0.0))
+    return math.log2(1 / (1 - max(reached, default=0.0)))
 
 
 def _rewind(trials: Sequence[Trial], criteria: Criteria) -> list[Evidence]:

@@ -1,4 +1,4 @@
-"""How a layer may be laid over an array and its memory: candidates, and which of them the simulator finds best.
+"""How a layer may be laid over an array and its memory: candidates, and which the simulator finds best.
 
 There is no cost model here: each candidate is simulated, and what the simulator reports decides.
 """
@@ -41,8 +41,8 @@ def best_mapping(
     ``reorder`` alone bytes do not count.
 
     Raises:
-        ConfigError: No candidate fits into the buffers; the message is that of the plain one with the smallest
-            pieces that were tried.
+        ConfigError: No candidate fits into the buffers; the message is that of the plain one with the
+            smallest pieces.
     """
     best: tuple[Mapping, GemmResult] | None = None
     refusal: ConfigError | None = None

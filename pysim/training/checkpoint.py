@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pysim.atomic import write_atomic
-from pysim.errors import DataError
+from pysim.errors import DataError, printable
 
 # Far above any model of this project; a hostile file cannot make us allocate more.
 _MAX_BYTES = 4 << 30
@@ -63,7 +63,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         note = json.loads(metadata.get(_NOTE, "{}"))
     except (OSError, SafetensorError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not a readable safetensors checkpoint: {error}") from error
+        raise DataError(f"{path}: not a readable safetensors checkpoint: {printable(error)}") from error
     if not isinstance(note, dict):
         raise DataError(f"{path}: expected a JSON object as note, got {type(note).__name__}")
     if _CHECKSUM in note and note.pop(_CHECKSUM) != _checksum(tensors, note):

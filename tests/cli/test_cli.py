@@ -158,6 +158,26 @@ def test_every_dataflow_runs_through_the_command_line(walk, dataflow):
     assert set(data["runs"][0]["totals"]["by_skip"]) == expected
 
 
+def test_cores_reorder_mapper_and_dram_rows_run_through_the_command_line(walk):
+    args, cache, _, _ = walk
+    changes = ["array.cores=4", "array.reorder=true", "array.mapper=true", "memory.mode=rowbuffer"]
+    rows = {"banks": 8, "row": "8KiB", "t_cl": "14ns", "t_rcd": "14ns", "t_rp": "14ns"}
+    rows |= {"t_rfc": "160ns", "t_refi": "7.8us"}
+    changes += [f"memory.dram.{key}={value}" for key, value in rows.items()]
+    options = [word for change in changes for word in ("--set", change)]
+    done = pysim(*args, *options, "--no-measure", cache=cache)
+    assert done.returncode == 0, done.stderr
+    data = json.loads(done.stdout)
+    hardware = data["hardware"]
+    assert (hardware["cores"], hardware["reorder"], hardware["mapper"]) == (4, True, True)
+    assert hardware["memory"]["mode"] == "rowbuffer"
+    for run in data["runs"]:
+        assert [check["passed"] for check in run["checks"]] == [True] * len(run["checks"])
+        assert max(len(x["counts"]["core_cycles"]) for x in run["layers"]) > 1
+        assert all(max(x["counts"]["core_cycles"]) == x["cycles"] for x in run["layers"])
+        assert all(x["counts"]["memory"]["dram_bursts"] > 0 for x in run["layers"])
+
+
 def test_progress_is_silent_unless_stderr_is_a_terminal(walk):
     args, cache, _, _ = walk
     assert pysim(*args, "--seed", "2", "--no-measure", cache=cache).stderr == ""

@@ -32,6 +32,7 @@ mux = 4
 group_cols = 8
 cores = 2
 reorder = true
+mapper = true
 mac_type = "int8"
 
 [memory]
@@ -63,6 +64,25 @@ lanes = 48
 cycles_per_element = 3
 """
 
+MEMORY_TEXT = """[array]
+rows = 4
+cols = 4
+[memory]
+input_buffer = "64 B"
+weight_buffer = "64 B"
+output_buffer = "64 B"
+"""
+DRAM_TEXT = """bandwidth = "1 B/cycle"
+[memory.dram]
+banks = 1
+row = "{row}"
+t_cl = "1 cycles"
+t_rcd = "10 cycles"
+t_rp = "10 cycles"
+t_rfc = "10 cycles"
+t_refi = "{t_refi}"
+"""
+
 EXPECTED = Accelerator(
     name="my-npu",
     rows=32,
@@ -74,6 +94,7 @@ EXPECTED = Accelerator(
     group_cols=8,
     cores=2,
     reorder=True,
+    mapper=True,
     mac_type="int8",
     clock_hz=800e6,
     technology="45nm",
@@ -380,3 +401,24 @@ def test_setting_a_value_to_what_it_is_changes_nothing_but_the_name(name):
     overrides = [f"{s.key}={s.value}" for s in hardware.settings]
     again = load_hardware(name, overrides).accelerator
     assert dataclasses.replace(again, name=name) == hardware.accelerator
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("[array]\nrows = 0\ncols = 4\n", 2, "array.rows: expected an integer from 1 to 65536, got 0"),
+        ('[array]\nrows = 4\ncols = 4\ndataflow = "is"\nskip = "mux"\n', 5, "accelerator.skip: expected"),
+        (f'{MEMORY_TEXT}bandwidth = "0 B/cycle"\n', 8, 'expected a bandwidth above 0, or "unlimited"'),
+        (f'{MEMORY_TEXT}bandwidth = "1 B/cycle"\nlatency = "-1 cycles"\n', 9, "memory.latency: expected"),
+        (f'{MEMORY_TEXT}bandwidth = "1 B/cycle"\nmode = "rowbuffer"\n', 9, "memory.dram: expected banks and"),
+        (f"{MEMORY_TEXT}{DRAM_TEXT.format(row='100 B', t_refi='900 cycles')}", 11, "expected a multiple of"),
+        (f"{MEMORY_TEXT}{DRAM_TEXT.format(row='128 B', t_refi='30 cycles')}", 16, "expected above t_rp"),
+    ],
+)
+def test_an_impossible_machine_is_refused_with_file_and_line(text, line, message, tmp_path):
+    path = tmp_path / "odd.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_hardware(str(path))
+    assert message in str(caught.value)
+    assert f"odd.toml:{line}: " in str(caught.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import hashlib
 import random
 import resource
 import sys
@@ -75,13 +76,31 @@ def _follow(name: str, seconds: int, corpus: Path, found: Path) -> None:
         f"-timeout={SLOWEST_SECONDS}",
         f"-artifact_prefix={found}/",
         f"-dict={words}",
+        "-len_control=0",
         "-rss_limit_mb=0",
         "-print_final_stats=1",
         "-verbosity=1",
     ]
     limit_memory()
-    atheris.Setup([sys.argv[0], *options, str(corpus), str(seeds)], feed)
+    atheris.Setup([sys.argv[0], *options, str(corpus), str(seeds)], _keeping(feed, found))
     atheris.Fuzz()
+
+
+def _keeping(feed: Feed, found: Path) -> Feed:
+    """``feed`` that writes down what it cannot take: libFuzzer does not do so after every exception."""
+
+    def keeping(data: bytes) -> None:
+        try:
+            feed(data)
+        except Exception:
+            _keep(found, data)
+            raise
+
+    return keeping
+
+
+def _keep(found: Path, data: bytes) -> None:
+    (found / f"crash-{hashlib.sha1(data).hexdigest()}").write_bytes(data)
 
 
 def _escaped(word: bytes) -> str:
@@ -103,9 +122,8 @@ def _blind(name: str, seconds: int, corpus: Path, found: Path) -> None:
         problem = problem_with(feed, data)
         done += 1
         if problem:
-            path = found / f"blind-{abs(hash(data)):x}"
-            path.write_bytes(data)
-            sys.exit(f"{problem}\nwritten to {path}")
+            _keep(found, data)
+            sys.exit(problem)
     print(f"stat::number_of_executed_units: {done}", file=sys.stderr)
 
 

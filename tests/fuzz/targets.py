@@ -8,15 +8,21 @@ The readers are imported by the targets' makers, so that a fuzzer can instrument
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gzip
 import io
 import json
+import shutil
 import struct
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 Feed = Callable[[bytes], None]
 
@@ -61,7 +67,9 @@ def refusals() -> Iterator[None]:
 def _file(suffix: str) -> Path:
     """A path for the bytes of one process, in memory where there is such a place."""
     place = _SHARED_MEMORY if _SHARED_MEMORY.is_dir() else None
-    return Path(tempfile.mkdtemp(prefix="pysim-fuzz-", dir=place)) / f"input{suffix}"
+    folder = Path(tempfile.mkdtemp(prefix="pysim-fuzz-", dir=place))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder / f"input{suffix}"
 
 
 def _use(accelerator: object) -> None:
@@ -374,6 +382,99 @@ def _state() -> Feed:
     return feed
 
 
+def _pruned_file() -> Feed:
+    """A pruned network's file whose tensors are right and whose note is anything."""
+    from safetensors.torch import save
+
+    from pysim.training import load_tensors
+    from pysim.training.pruned_file import load_pruned
+
+    path = _file(".safetensors")
+    model = _tiny_pruned(path)
+    tensors, _ = load_tensors(path)
+
+    def feed(data: bytes) -> None:
+        path.write_bytes(save(tensors, {"pysim": data.decode(errors="ignore")}))
+        with refusals():
+            load_pruned(path, "mlp", model)
+
+    return feed
+
+
+def _tiny_pruned(path: Path) -> torch.nn.Module:
+    """Writes a pruned network of two layers."""
+    import torch
+
+    from pysim.pruning import PruneConfig, element_masks, prune_one_shot
+    from pysim.training import apply_masks
+    from pysim.training.pruned_file import save_pruned
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.ReLU(), torch.nn.Linear(4, 4))
+    prune = PruneConfig(block=(2, 2), sparsity=0.5, prune_all=True)
+    masks = prune_one_shot(model, prune)
+    apply_masks(model, element_masks(model, masks))
+    save_pruned(path, "mlp", model, masks, prune, {"dense_accuracy": 90.0})
+    return model
+
+
+def _pruned_notes() -> list[bytes]:
+    from pysim.training import load_tensors
+
+    path = _file(".safetensors")
+    _tiny_pruned(path)
+    return [json.dumps(load_tensors(path)[1]).encode()]
+
+
+def _study() -> Feed:
+    from pysim.runner.study import load_study
+
+    path = _file("").parent / "config.toml"
+
+    def feed(data: bytes) -> None:
+        path.write_bytes(data)
+        with refusals():
+            load_study(path.parent)
+
+    return feed
+
+
+def _studies() -> list[bytes]:
+    folder = Path(__file__).parent.parent.parent / "experiments"
+    return [path.read_bytes() for path in sorted(folder.glob("*/config.toml"))]
+
+
+def _results() -> Feed:
+    from pysim.report.figure import load_trade_off
+
+    path = _file(".json")
+
+    def feed(data: bytes) -> None:
+        path.write_bytes(data)
+        with refusals():
+            load_trade_off(path)
+
+    return feed
+
+
+def _result_files() -> list[bytes]:
+    """Recorded results, of which only the first points are kept."""
+    folder = Path(__file__).parent.parent.parent / "experiments"
+    seeds = [b"{}"]
+    for path in sorted(folder.glob("*/results/*.json")):
+        results = json.loads(path.read_text())
+        seeds.append(json.dumps(_shortened(results)).encode())
+    return seeds
+
+
+def _shortened(value: object) -> object:
+    if isinstance(value, list):
+        return [_shortened(item) for item in value[:2]]
+    if isinstance(value, dict):
+        return {key: _shortened(item) for key, item in value.items()}
+    return value
+
+
 _STATE_TENSORS = ("model.weight", "random", "loss_sum", "momentum.bias", "hook.a", "other")
 
 
@@ -420,5 +521,8 @@ TARGETS = {
         Target("safetensors-header", _safetensors_header, _headers, _HEADER_WORDS),
         Target("note", _note, _notes, _JSON_WORDS),
         Target("training-state", _state, _states, _JSON_WORDS),
+        Target("pruned-file", _pruned_file, _pruned_notes, _JSON_WORDS),
+        Target("study-toml", _study, _studies, (b"[preset.", b"[common]\n", b"nan", b"[[", b"= 1e999")),
+        Target("results-json", _results, _result_files, _JSON_WORDS, longest=16_384),
     )
 }

@@ -14,7 +14,7 @@ from pysim.atomic import write_atomic
 from pysim.training import load_tensors
 
 # On a quiet machine all of these take well under a second; tests run beside others.
-SECONDS = 3.0
+SECONDS = 2.0
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs pseudo-terminals")
 

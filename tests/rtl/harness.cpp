@@ -82,6 +82,9 @@ class VerilatedBench final : public Bench {
     }
     top_->write = 0;
     step_all(request);
+#if VM_TRACE
+    if (trace_.isOpen()) trace_.flush();  // The program ends where it waits for the next case.
+#endif
   }
 
  private:
@@ -140,11 +143,6 @@ class VerilatedBench final : public Bench {
 #if VM_TRACE
   VerilatedVcdC trace_;
   std::uint64_t time_ = 0;
-
- public:
-  ~VerilatedBench() override {
-    if (trace_.isOpen()) trace_.close();
-  }
 #endif
 };
 

@@ -56,7 +56,7 @@ def test_a_disagreement_is_reported_with_the_waveform_of_its_shrunk_case(simulat
     def disagrees(simulator, case):
         assert case.x.shape[1] < 3, "made up"
 
-    monkeypatch.setattr("tests.rtl.test_agreement.check", disagrees)
+    monkeypatch.setitem(globals(), "check", disagrees)
     with pytest.raises(AssertionError, match="made up") as caught:
         agree(simulator, "ws", "none", examples=50)
     (note,) = [note for note in caught.value.__notes__ if note.startswith("waveform")]

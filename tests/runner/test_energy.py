@@ -30,6 +30,7 @@ def cases(draw):
         skip=draw(st.sampled_from(skips)),
         rows=draw(st.integers(1, 9)),
         cols=draw(st.integers(1, 9)),
+        cores=draw(st.integers(1, 3)),
     )
     grid = BlockGrid(m=draw(st.integers(1, 30)), k=draw(st.integers(1, 30)), bh=2, bw=3)
     mask = np.random.default_rng(draw(st.integers(0, 999))).random(grid.shape) < draw(st.floats(0, 1))

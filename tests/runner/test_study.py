@@ -305,6 +305,7 @@ method = "one-shot"
         ("seeds = [0]", "seeds = [0, 0]", "each once"),
         ('"1x4"', '"4x"', "expected a size"),
         ('[1, "1x4"]', "[]", "expected a list"),
+        ('[1, "1x4"]', '[2, "1x4"]', "at least 2 sizes"),
         ("sparsity = 0.5", "sparsity = 1.5", "sparsity"),
         ("sparsity = 0.5", "sparsity = true", "expected float, got True"),
         ("sparsity = 0.5", "sparsity = 0.5\nspeed = 3", "speed: expected one of"),

@@ -81,6 +81,28 @@ def test_more_cores_never_cost_cycles_and_do_the_same_work(dataflow, skip, data)
         before = found.cycles
 
 
+@each_mode
+@examples
+@given(data=st.data(), cores=st.integers(1, 6), bandwidth=st.sampled_from([0.5, 4.0, None]))
+def test_the_longest_core_takes_the_layers_cycles_and_one_core_is_the_plain_array(
+    dataflow, skip, data, cores, bandwidth
+):
+    grid, mask, n = data.draw(layers())
+    memory = Memory(input_bytes=2**20, weight_bytes=2**20, output_bytes=2**20, bandwidth=bandwidth)
+    for given_memory in (None, memory):
+        hw = dataclasses.replace(data.draw(machines(dataflow, skip, cores)), memory=given_memory)
+        found = simulate_layer(grid, mask, n, hw)
+        assert 1 <= len(found.cores) <= cores
+        assert max(core.cycles for core in found.cores) == found.cycles
+        alone = simulate_layer(grid, mask, n, dataclasses.replace(hw, cores=1))
+        assert [core.cycles for core in alone.cores] == [alone.cycles]
+        if cores == 1:
+            assert found == alone
+        elif given_memory is None and dataflow != "is" and hw.pipelining == "serial":
+            # Serial folds cost the same wherever they run.
+            assert sum(core.compute_cycles for core in found.cores) == alone.cycles
+
+
 def test_strips_go_to_the_core_with_the_least_to_do_the_longest_first():
     """Strips of one feature keep so many of four elements; os on one PE: a fold takes T, the total T + 1."""
     hw = Accelerator(rows=1, cols=1, dataflow="os", skip="gather", cores=2)

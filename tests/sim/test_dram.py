@@ -1,4 +1,4 @@
-"""Rows of the off-chip memory: engines agree, nothing that should help ever hurts, streams run near the peak."""
+"""Rows of the off-chip memory: engines agree, nothing that should help ever hurts, streams run near peak."""
 
 import dataclasses
 
@@ -226,18 +226,19 @@ def test_a_layer_that_streams_its_weights_reaches_nine_tenths_of_the_peak():
 
 @pytest.mark.parametrize("engine", ["event", "cycle"])
 def test_the_example_of_the_machine_page_with_rows_worked_by_hand(engine):
-    """The page's example, 2 bytes a cycle, with two banks of rows of 4096 bytes, bursts of 8, t_rcd 3, t_rp 2,
-    t_cl 1, refresh of 2 + 4 + 3 = 9 cycles every 40.
+    """The page's example, 2 bytes a cycle, with two banks of rows of 4096 bytes, bursts of 8, t_rcd 3,
+    t_rp 2, t_cl 1, refresh of 2 + 4 + 3 = 9 cycles every 40.
 
-    Regions: row pointers at 0 (row 0, bank 0), weights at 4096 (row 1, bank 1), inputs at 8192 (row 2, bank 0),
-    outputs at 12288 (row 3, bank 1). A burst takes 4 cycles. Channel:
-    row pointers: miss 3 + 4, 0-7. Weights of fold 0, 8 bytes: miss 3 + 4, 7-14. Inputs of fold 0, 6 bytes, one
-    burst: conflict 5 + 4, 14-23. Weights of fold 1: hit 4, 23-27. Its inputs, bytes 6 to 11, two bursts: hit 8,
-    27-35. Outputs: conflict 5 + 4.
-    Array: preload needs weights at 14 + 1: 15 weight stalls. Array cycle 2, the stream, would be cycle 17; inputs
-    at 24: 7 input stalls. Fold 1's preload is array cycle 3, cycle 25: weights at 28, 3 stalls. Its stream is
-    array cycle 5, cycle 30: inputs at 36, 6 stalls. Array cycle 10 ends at 10 + 31 = 41. Outputs are complete
-    then, and the channel starts on them in 41, within the refresh from 40 to 49: they end at 49 + 9 = 58."""
+    Regions: row pointers at 0 (row 0, bank 0), weights at 4096 (row 1, bank 1), inputs at 8192 (row 2, bank
+    0), outputs at 12288 (row 3, bank 1). A burst takes 4 cycles. Channel:
+    row pointers: miss 3 + 4, 0-7. Weights of fold 0, 8 bytes: miss 3 + 4, 7-14. Inputs of fold 0, 6 bytes,
+    one burst: conflict 5 + 4, 14-23. Weights of fold 1: hit 4, 23-27. Its inputs, bytes 6 to 11, two bursts:
+    hit 8, 27-35. Outputs: conflict 5 + 4.
+    Array: preload needs weights at 14 + 1: 15 weight stalls. Array cycle 2, the stream, would be cycle 17;
+    inputs at 24: 7 input stalls. Fold 1's preload is array cycle 3, cycle 25: weights at 28, 3 stalls. Its
+    stream is array cycle 5, cycle 30: inputs at 36, 6 stalls. Array cycle 10 ends at 10 + 31 = 41. Outputs
+    are complete then, and the channel starts on them in 41, within the refresh from 40 to 49: they end at
+    49 + 9 = 58."""
     w = np.arange(1, 9, dtype=np.float32).reshape(2, 4)
     x = np.arange(12, dtype=np.float32).reshape(4, 3)
     dram = Dram(banks=2, row_bytes=4096, burst_bytes=8, t_cl=1, t_rcd=3, t_rp=2, t_rfc=4, t_refi=40)

@@ -24,6 +24,14 @@ runs = pytest.mark.parametrize(
 )
 
 
+@pytest.fixture(autouse=True)
+def _python_handles_interrupts():
+    """A shell starts what it puts into the background with interrupts ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def step(machine, side):
     w = np.ones((side, side), np.int8)
     return simulate_gemm(w, w, block=(1, 1), accelerator=machine, engine="cycle")

@@ -82,8 +82,8 @@ def test_the_mapper_never_loses_and_reports_what_the_simulator_says(dataflow, sk
 
 
 def test_positions_outside_fetch_inputs_once_where_they_do_not_fit():
-    """ws, 4 x 4 PEs, two strips, X of 8 x 600 bytes: one range of 200 positions fits, all three do not. Strip by
-    strip every input is fetched twice, 9600 bytes; range by range once. The 64 bytes of weights fit."""
+    """ws, 4 x 4 PEs, two strips, X of 8 x 600 bytes: one range of 200 positions fits, all three do not. Strip
+    by strip every input is fetched twice, 9600 bytes; range by range once. The 64 bytes of weights fit."""
     memory = Memory(
         input_bytes=2 * 8 * 256, weight_bytes=AMPLE, output_bytes=AMPLE, bandwidth=4.0, index_bits=0
     )
