@@ -1,7 +1,7 @@
 #include "checks.h"
 
 int main(int argc, char** argv) {
-  const int rounds = argc > 1 ? std::atoi(argv[1]) : 40;
+  const int rounds = argc > 1 ? std::atoi(argv[1]) : 300;
   pysim_checks::check_kernels(rounds);
   pysim_checks::check_simulator(rounds);
   std::printf("native checks: %d rounds passed\n", rounds);
