@@ -24,6 +24,7 @@ def render(result: RunResult) -> str:
         _network(result),
         _memory(result),
         _energy(result),
+        _one_call(result),
         _remarks(result),
         _checks(result),
     ]
@@ -292,6 +293,30 @@ def _figure(value: float) -> str:
 def _share(components: Mapping[str, float], part: str) -> float:
     total = math.fsum(components.values())
     return math.fsum(value for name, value in components.items() if part in name) / total if total else 0.0
+
+
+def _one_call(result: RunResult) -> str:
+    """The whole network on this machine, and what of its gain is pruning's."""
+    measured = [(run.block, run.one_call) for run in result.runs if run.one_call is not None]
+    refusals = sorted({run.one_call_refusal for run in result.runs if run.one_call_refusal})
+    lines = [f"the whole network is not timed as one call: {refusal}" for refusal in refusals]
+    if measured:
+        header = ["block", "PyTorch us", "dense us", "pruned us", "over PyTorch", "quartiles", "over dense"]
+        rows = [
+            [
+                block_name(block),
+                f"{timing.eager_us:.0f}",
+                f"{timing.dense_us:.0f}",
+                f"{timing.sparse_us:.0f}",
+                _ratio(timing.speedup),
+                f"{timing.speedup_quartiles[0]:.2f} .. {timing.speedup_quartiles[1]:.2f}",
+                _ratio(timing.speedup_by_pruning),
+            ]
+            for block, timing in measured
+        ]
+        title = "measured: the whole network in PyTorch, and in one call of pysim.compile, dense and pruned"
+        lines = [title, format_table(header, rows), *lines]
+    return "\n".join(lines)
 
 
 def _remarks(result: RunResult) -> str:

@@ -13,6 +13,7 @@ from pysim.result.run import (
     KernelTiming,
     LayerResult,
     NetworkTime,
+    OneCallTiming,
     RunResult,
     VectorWork,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "LevelResult",
     "MemoryResult",
     "NetworkTime",
+    "OneCallTiming",
     "Point",
     "PruneResult",
     "RunResult",

@@ -42,6 +42,35 @@ class KernelTiming:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OneCallTiming:
+    """The whole network timed here: PyTorch operator by operator, and one call of ``pysim.compile``.
+
+    Args:
+        eager_us: Microseconds of the pruned model in PyTorch, in the faster memory format; first quartile.
+        eager_form: Which format that was.
+        dense_us: One native call of the same network with nothing pruned.
+        sparse_us: One native call of the pruned network.
+        speedup_quartiles: First and third quartile of eager over sparse, round by round.
+    """
+
+    eager_us: float
+    eager_form: str
+    dense_us: float
+    sparse_us: float
+    speedup_quartiles: tuple[float, float]
+
+    @property
+    def speedup(self) -> float:
+        """Over PyTorch: by pruning, by fused operators and by the single call together."""
+        return self.eager_us / self.sparse_us
+
+    @property
+    def speedup_by_pruning(self) -> float:
+        """Over the same call of the dense network: by pruning alone."""
+        return self.dense_us / self.sparse_us
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LayerResult:
     """One layer: its shape, its mask, its cycles and its measured time.
 
@@ -178,6 +207,9 @@ class BlockRun:
         accuracy: See there.
         layers: In order of execution.
         energy: Of the layers; None where the accelerator or its energy table lacks a figure.
+        one_call: The whole network's measured time; None if not measured, or if ``pysim.compile`` cannot take
+            the network.
+        one_call_refusal: Why it cannot; empty if it can or nothing was measured.
         other_load_cores: Cores that other programs kept busy while the kernels were timed; None if they were
             not timed, or the system does not say.
         checks: See there.
@@ -189,6 +221,8 @@ class BlockRun:
     accuracy: Accuracy
     layers: tuple[LayerResult, ...]
     energy: Energy | None
+    one_call: OneCallTiming | None
+    one_call_refusal: str
     other_load_cores: float | None
     checks: tuple[Check, ...]
 
@@ -375,10 +409,17 @@ def _block_run_json(
             "network": None if network is None else asdict(network) | {"speedup": network.speedup},
         },
         "energy": None if run.energy is None else _energy_json(run.energy),
+        "one_call": None if run.one_call is None else _one_call_json(run.one_call),
+        "one_call_refusal": run.one_call_refusal,
         "other_load_cores": run.other_load_cores,
         "energy_delay": None if energy_delay is None else asdict(energy_delay),
         "checks": [asdict(check) for check in run.checks],
     }
+
+
+def _one_call_json(timing: OneCallTiming) -> dict[str, object]:
+    ratios = {"speedup": timing.speedup, "speedup_by_pruning": timing.speedup_by_pruning}
+    return asdict(timing) | ratios
 
 
 def _energy_json(energy: Energy) -> dict[str, object]:

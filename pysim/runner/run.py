@@ -11,7 +11,7 @@ import torch
 import pysim
 from pysim.config import Accelerator
 from pysim.energy import missing_figures
-from pysim.errors import ConfigError
+from pysim.errors import ConfigError, ModelError
 from pysim.lowering import trace
 from pysim.pruning import PruneConfig, element_masks, miscounted_layers
 from pysim.result import Accuracy, BlockRun, Check, KernelTiming, LayerResult, RunResult
@@ -34,7 +34,7 @@ from pysim.runner.stages import (
     network_from_file,
     pruned_network,
 )
-from pysim.runner.timing import time_layers
+from pysim.runner.timing import time_layers, time_network
 from pysim.training import Progress, is_pruned_file, no_progress
 from pysim.workload import BlockMask, Layer, Workload
 
@@ -189,7 +189,7 @@ def _block_run(
 
     parameters = dict(pruned.model.named_parameters())
     timings: list[KernelTiming | None] = [None] * len(workload.layers)
-    other_load = None
+    one_call, refusal, other_load = None, "", None
     if config.measure:
         before = core_use()
         timings = list(
@@ -202,6 +202,11 @@ def _block_run(
                 progress=progress,
             )
         )
+        try:
+            image = _example(source, config.batch)
+            one_call = time_network(pruned.model, pruned.masks, image, threads=config.threads)
+        except ModelError as error:
+            refusal = str(error)
         other_load = cores_used_by_others(before, core_use())
     index = workload.layers.index(stepped)
     checks = [_zeros_check(pruned, prune)]
@@ -235,6 +240,8 @@ def _block_run(
             )
         ),
         energy=energy_of([s.dense for s in simulated], [s.chosen for s in simulated], config.accelerator),
+        one_call=one_call,
+        one_call_refusal=refusal,
         other_load_cores=other_load,
         checks=tuple(checks),
     )

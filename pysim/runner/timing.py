@@ -13,18 +13,20 @@ untimed calls of the same form, so that each library finds its own threads awake
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear
 
 from pysim.lowering import Activation, weight_matrix
-from pysim.result import KernelTiming
+from pysim.result import KernelTiming, OneCallTiming
 from pysim.sparse import BsrMatrix, ConvPlan, SpmmPlan
+from pysim.sparse import compile as compile_network
 from pysim.training import Progress, no_progress
 from pysim.workload import BlockMask, Layer
 
@@ -116,6 +118,63 @@ def time_layers(
         torch.set_num_threads(before)
 
 
+def time_network(
+    model: nn.Module, masks: Mapping[str, BlockMask], image: Tensor, *, threads: int
+) -> OneCallTiming:
+    """Times a pruned network: PyTorch operator by operator, one native call of it, and of the dense network.
+
+    Args:
+        model: Pruned, in evaluation mode.
+        masks: By weight's name.
+        image: A batch of inputs.
+        threads: For all; torch's own number is restored afterwards.
+
+    Raises:
+        ModelError: ``pysim.compile`` does not know one of the network's operators.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        sparse = compile_network(model, image, threads=threads)
+        dense = compile_network(_unpruned(model, masks), image, threads=threads)
+        samples = interleave(
+            {
+                "nchw": _eager(model, image, torch.contiguous_format),
+                "channels_last": _eager(model, image, torch.channels_last),
+                f"{PYSIM} dense": lambda: dense(image),
+                PYSIM: lambda: sparse(image),
+            }
+        )
+    finally:
+        torch.set_num_threads(before)
+    times, dense_times = samples.pop(PYSIM), samples.pop(f"{PYSIM} dense")
+    form, eager = fastest(samples)
+    low, high = np.quantile(eager / times, (0.25, 0.75))
+    return OneCallTiming(
+        eager_us=_typical(eager) * 1e6,
+        eager_form=form,
+        dense_us=_typical(dense_times) * 1e6,
+        sparse_us=_typical(times) * 1e6,
+        speedup_quartiles=(float(low), float(high)),
+    )
+
+
+def _eager(model: nn.Module, image: Tensor, layout: torch.memory_format) -> Callable[[], object]:
+    laid_out = copy.deepcopy(model).to(memory_format=layout)  # type: ignore[call-overload]
+    source = image.contiguous(memory_format=layout)
+    return lambda: laid_out(source)
+
+
+def _unpruned(model: nn.Module, masks: Mapping[str, BlockMask]) -> nn.Module:
+    """A copy with small numbers in place of zeros: time does not depend on their values."""
+    whole = copy.deepcopy(model)
+    with torch.no_grad():
+        for name, weight in whole.named_parameters():
+            if name in masks:
+                weight[weight == 0] = 1e-3
+    return whole
+
+
 def _dense_forms(layer: Layer, weight: Tensor, source: Tensor) -> dict[str, Callable[[], Tensor]]:
     if layer.conv is None:
         columns = source.t().contiguous()
@@ -157,7 +216,7 @@ def interleave(forms: Forms) -> dict[str, Seconds]:
             call()
         for _ in range(_ROUNDS):
             for name, call in forms.items():
-                settle = _SETTLE_AFTER_OPENMP_SECONDS if name == PYSIM else _SETTLE_SECONDS
+                settle = _SETTLE_AFTER_OPENMP_SECONDS if name.startswith(PYSIM) else _SETTLE_SECONDS
                 _seconds_per_call(call, settle)
                 samples[name].append(_seconds_per_call(call, _SAMPLE_SECONDS))
     return {name: np.array(times) for name, times in samples.items()}

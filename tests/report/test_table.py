@@ -21,6 +21,7 @@ from pysim.result import (
     KernelTiming,
     LayerResult,
     MemoryResult,
+    OneCallTiming,
     RunResult,
     VectorWork,
 )
@@ -138,6 +139,10 @@ def example(block=(4, 4), checks_pass=True):
             gated_slots_dense=567,
             notes=("leakage is left out",),
         ),
+        one_call=OneCallTiming(
+            eager_us=1000.0, eager_form="nchw", dense_us=500.0, sparse_us=100.0, speedup_quartiles=(9.5, 10.5)
+        ),
+        one_call_refusal="",
         other_load_cores=0.05,
         checks=(
             Check(name="masks", passed=True, detail="30 blocks kept"),
@@ -193,7 +198,9 @@ def test_one_block_size_is_shown_layer_by_layer():
 
 
 def test_several_block_sizes_are_shown_a_row_each():
-    unmeasured = replace(example((1, 16)), layers=tuple(replace(x, kernel=None) for x in example().layers))
+    unmeasured = replace(
+        example((1, 16)), layers=tuple(replace(x, kernel=None) for x in example().layers), one_call=None
+    )
     check_golden("two_blocks.txt", render(result(example(checks_pass=False), unmeasured)))
 
 
@@ -212,13 +219,16 @@ def test_json_has_the_documented_fields_and_the_totals_add_up():
     assert run["layers"][2]["speedup"] is None
     assert run["layers"][1]["kernel"]["speedup"] == 2.0
     documented = (Path(__file__).parents[2] / "docs" / "json.md").read_text()
-    for field in {*data, *run, *run["totals"], *run["layers"][0], *run["layers"][0]["kernel"]}:
+    assert run["one_call"]["speedup"] == 10.0
+    assert run["one_call"]["speedup_by_pruning"] == 5.0
+    nested = (run["totals"], run["layers"][0], run["layers"][0]["kernel"], run["one_call"])
+    for field in {*data, *run, *(name for part in nested for name in part)}:
         assert field in documented, f"{field} is not described in docs/json.md"
 
 
 def test_without_a_vector_unit_there_is_no_time_of_the_whole_network():
     plain = replace(result(example()), vector=None)
-    assert "whole network" not in render(plain)
+    assert "whole network, the array" not in render(plain)
     assert plain.to_json()["runs"][0]["totals"]["network"] is None
 
 
@@ -258,6 +268,13 @@ def test_without_energy_the_report_says_what_is_missing():
     plain = replace(result(replace(example(), energy=None)), energy_missing=("no technology is named",))
     assert "no energy: no technology is named" in render(plain)
     assert plain.to_json()["runs"][0]["energy"] is None
+
+
+def test_a_network_that_cannot_be_one_call_is_named():
+    refused = replace(example(), one_call=None, one_call_refusal="softmax is not known")
+    text = render(result(refused))
+    assert "the whole network is not timed as one call: softmax is not known" in text
+    assert "in one call of pysim.compile" not in text
 
 
 def test_a_busy_machine_is_said_beside_the_measured_figures():
