@@ -13,7 +13,7 @@ from pysim.errors import ConfigError
 from pysim.sim import list_timeline, simulate_layer, write_request_trace
 from pysim.sim.gemm import core_memory
 from pysim.workload import BlockGrid
-from tests.sim.drawn import BANDWIDTHS, each_mode, layers, machines
+from tests.sim.drawn import BANDWIDTHS, assert_stepped_is, each_mode, layers, machines, run
 
 examples = settings(max_examples=15, deadline=None)
 
@@ -41,17 +41,6 @@ def drams(draw):
     )
 
 
-def run(layer, hw, **changes):
-    """The event engine's result with fields of the memory changed; None where a buffer is too small."""
-    grid, mask, n, conv, _ = layer
-    machine = dataclasses.replace(hw, memory=dataclasses.replace(hw.memory, **changes))
-    try:
-        return simulate_layer(grid, mask, n, machine, conv=conv)
-    except ConfigError as error:
-        assert "_bytes: expected at least" in str(error)  # noqa: PT017 (the other outcome is a result)
-        return None
-
-
 def cases(dataflow, skip):
     """Layer, machine and result, for machines that can run the layer."""
 
@@ -73,16 +62,7 @@ def cases(dataflow, skip):
 def test_engines_agree_on_every_figure(dataflow, skip, data):
     layer, hw, expected = data.draw(cases(dataflow, skip))
     assume(expected.cycles < 50_000)
-    grid, mask, n, conv, seed = layer
-    rng = np.random.default_rng(seed)
-    w = rng.integers(-8, 9, (grid.m, grid.k)).astype(np.float32)
-    x = rng.integers(-8, 9, (grid.k, n)).astype(np.float32)
-    block, positions = (grid.bh, grid.bw), grid.positions
-    stepped = simulate_gemm(
-        w, x, block=block, accelerator=hw, engine="cycle", mask=mask, positions=positions, conv=conv
-    )
-    assert stepped == expected
-    np.testing.assert_array_equal(stepped.output, (w * grid.expand(mask)) @ x)
+    assert_stepped_is(layer, hw, expected)
 
 
 @each_mode

@@ -13,18 +13,17 @@ from pysim.config import Memory
 from pysim.errors import ConfigError, ShapeError
 from pysim.sim import simulate_layer
 from pysim.workload import ConvGeometry
-from tests.sim.drawn import AMPLE, BANDWIDTHS, convolutions, each_mode, examples, layers, machines
-
-
-def run(layer, hw, **changes):
-    """The event engine's result with fields of the memory changed; None where a buffer is too small."""
-    grid, mask, n, conv, _ = layer
-    machine = dataclasses.replace(hw, memory=dataclasses.replace(hw.memory, **changes))
-    try:
-        return simulate_layer(grid, mask, n, machine, conv=conv)
-    except ConfigError as error:
-        assert "_bytes: expected at least" in str(error)  # noqa: PT017 (the other outcome is a result)
-        return None
+from tests.sim.drawn import (
+    AMPLE,
+    BANDWIDTHS,
+    assert_stepped_is,
+    convolutions,
+    each_mode,
+    examples,
+    layers,
+    machines,
+    run,
+)
 
 
 def cases(dataflow, skip):
@@ -46,22 +45,7 @@ def cases(dataflow, skip):
 def test_engines_agree_on_every_figure(dataflow, skip, data):
     layer, hw, expected = data.draw(cases(dataflow, skip))
     assume(expected.cycles < 50_000)
-    grid, mask, n, conv, seed = layer
-    rng = np.random.default_rng(seed)
-    w = rng.integers(-8, 9, (grid.m, grid.k)).astype(np.float32)
-    x = rng.integers(-8, 9, (grid.k, n)).astype(np.float32)
-    stepped = simulate_gemm(
-        w,
-        x,
-        block=(grid.bh, grid.bw),
-        accelerator=hw,
-        engine="cycle",
-        mask=mask,
-        positions=grid.positions,
-        conv=conv,
-    )
-    assert stepped == expected
-    np.testing.assert_array_equal(stepped.output, (w * grid.expand(mask)) @ x)
+    assert_stepped_is(layer, hw, expected)
 
 
 @each_mode
