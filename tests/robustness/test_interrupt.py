@@ -13,8 +13,9 @@ import pytest
 from pysim.atomic import write_atomic
 from pysim.training import load_tensors
 
-# On a quiet machine all of these take well under a second; tests run beside others.
-SECONDS = 2.0
+# On a quiet machine all of these take well under a second. Tests run beside others, and what is interrupted
+# here would run for a minute and more.
+SECONDS = 5.0
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs pseudo-terminals")
 
@@ -26,7 +27,12 @@ class Running:
         self.terminal, theirs = pty.openpty()
         command = [sys.executable, "-c", textwrap.dedent(code), *args]
         self.process = subprocess.Popen(
-            command, stderr=theirs, stdout=subprocess.PIPE, env={**os.environ, **(env or {})}
+            command,
+            stderr=theirs,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **(env or {})},
+            # A shell starts what it puts into the background with interrupts ignored, and that is inherited.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         os.close(theirs)
         self.text = b""
