@@ -42,6 +42,11 @@ class Activation:
 
 
 class _Recorder(TorchDispatchMode):
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled under this mode; to say so torch would import its compiler, for a second."""
+        return False
+
     def __init__(self, model: nn.Module, keep: frozenset[str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.layers: list[Layer] = []
