@@ -13,9 +13,8 @@ import pytest
 from pysim.atomic import write_atomic
 from pysim.training import load_tensors
 
-# On a quiet machine all of these take well under a second. Tests run beside others, and what is interrupted
-# here would run for a minute and more.
-SECONDS = 5.0
+# On a quiet machine all of these take well under a second; tests run beside others.
+SECONDS = 2.0
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs pseudo-terminals")
 
