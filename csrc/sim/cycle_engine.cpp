@@ -7,8 +7,8 @@
 #include "base/check.h"
 #include "base/checked_math.h"
 #include "base/interrupt.h"
+#include "sim/core_operands.h"
 #include "sim/cores.h"
-#include "sim/demand.h"
 #include "sim/event_engine.h"
 #include "sim/memory.h"
 #include "sim/memory_stepper.h"
@@ -207,7 +207,7 @@ Counts simulate(const ArrayConfig& config, const Layer& layer, const Operand* w,
   if (memory != nullptr) {
     MemoryPlan plan = plan_memory(array, layer, cores, *memory);
     traffic.plan = std::move(plan.transfers);
-    if (plan.ranges_apart) fold_positions = range_positions(array, layer);
+    if (plan.ranges_apart) fold_positions = piece_operands(array, layer.n);
   }
   const std::vector<FoldList> lists =
       split_by_core(list_folds(array, layer, cores, fold_positions, max_folds), cores);

@@ -6,8 +6,7 @@
 #include "base/checked_math.h"
 #include "base/interrupt.h"
 #include "sim/cores.h"
-#include "sim/demand.h"
-#include "sim/dram.h"
+#include "sim/core_operands.h"
 #include "sim/memory.h"
 #include "sim/schedule.h"
 
@@ -31,22 +30,11 @@ void count_folds(const ArrayConfig& array, std::int64_t depth, std::int64_t fold
 
 void add_memory(const ArrayConfig& array, const Layer& layer, const MemoryConfig& memory,
                 const CoreMap& cores, Counts& counts) {
-  const MemoryPlan plan = plan_memory(array, layer, cores, memory);
-  MemoryTiming timing = time_plan(plan.transfers, memory);
-  counts.memory.emplace();
-  count_traffic(plan, *counts.memory);
-  if (memory.dram.present()) {
-    const ChannelUse use = list_channel_use(plan.transfers, memory);
-    counts.memory->dram_bursts = use.bursts;
-    counts.memory->row_misses = use.row_misses;
-    counts.memory->row_conflicts = use.row_conflicts;
-  }
-  counts.folds = 0;
-  for (const Demand& demand : plan.demands) counts.folds += demand.folds;
-  counts.memory->compute_cycles = timing.compute_cycles;
-  std::copy(timing.stalls, timing.stalls + 3, counts.memory->stalls);
-  counts.cycles = timing.cycles;
-  counts.cores = std::move(timing.cores);
+  MemoryRun run = run_memory(array, layer, cores, memory);
+  counts.folds = run.folds;
+  counts.memory = run.counts;
+  counts.cycles = run.timing.cycles;
+  counts.cores = std::move(run.timing.cores);
 }
 
 }  // namespace

@@ -21,6 +21,37 @@ void append_lanes(Feed& feed, Span span) {
 
 }  // namespace
 
+std::vector<std::int64_t> block_col_edges(const BlockGrid& grid) {
+  std::vector<std::int64_t> edges;
+  edges.reserve(static_cast<std::size_t>(grid.block_cols()) + 1);
+  const std::int64_t channels = grid.channels();
+  for (std::int64_t begin = 0; begin < grid.k; begin += channels) {
+    // bw may be as large as any integer.
+    for (std::int64_t at = 0; at < channels; at += std::min(grid.bw, channels - at)) edges.push_back(begin + at);
+  }
+  edges.push_back(grid.k);
+  return edges;
+}
+
+void count_kept_blocks(const std::uint8_t* mask, std::int64_t rows, std::vector<std::int32_t>& counts) {
+  constexpr std::size_t most_cols = 1024;  // At a time, so that the sums stay in the cache,
+  constexpr std::int64_t most_rows = 255;  // and fit into a byte.
+  const std::size_t cols = counts.size();
+  for (std::size_t first = 0; first < cols; first += most_cols) {
+    const std::size_t width = std::min(most_cols, cols - first);
+    for (std::int64_t row = 0; row < rows; row += most_rows) {
+      std::uint8_t sums[most_cols];
+      std::fill(sums, sums + width, std::uint8_t{0});
+      for (std::int64_t i = row; i < std::min(rows, row + most_rows); ++i) {
+        const std::uint8_t* const kept = mask + i * static_cast<std::int64_t>(cols) + first;
+        for (std::size_t j = 0; j < width; ++j) sums[j] = static_cast<std::uint8_t>(sums[j] + (kept[j] != 0));
+      }
+      std::int32_t* const out = counts.data() + first;
+      for (std::size_t j = 0; j < width; ++j) out[j] = row == 0 ? sums[j] : out[j] + sums[j];
+    }
+  }
+}
+
 std::int64_t Strip::lanes() const {
   std::int64_t longest = 0;
   for (const Feed& feed : feeds) longest = std::max(longest, feed.lanes);
@@ -42,11 +73,8 @@ Folder::Folder(const ArrayConfig& array, const Layer& layer) : array_(array), la
           "at most " + std::to_string(max_parts) +
               " parts of the array's size (a larger array, or a smaller layer)",
           std::to_string(parts));
-  const std::int64_t cols = layer.grid.block_cols();
-  col_edges_.resize(static_cast<std::size_t>(cols) + 1);
-  for (std::int64_t j = 0; j < cols; ++j) col_edges_[static_cast<std::size_t>(j)] = layer.grid.col_begin(j);
-  col_edges_.back() = layer.grid.k;
-  kept_.resize(static_cast<std::size_t>(cols));
+  col_edges_ = block_col_edges(layer.grid);
+  kept_.resize(col_edges_.size() - 1);
 }
 
 std::int64_t Folder::strips() const { return ceil_div(layer_.grid.m, array_.cols); }
@@ -92,11 +120,8 @@ Span Folder::block_col_span(std::int64_t j) const {
 }
 
 void Folder::count_kept(std::int64_t block_row_begin, std::int64_t block_row_end) {
-  std::fill(kept_.begin(), kept_.end(), 0);
-  for (std::int64_t i = block_row_begin; i < block_row_end; ++i) {
-    const std::uint8_t* const row = layer_.mask + i * static_cast<std::int64_t>(kept_.size());
-    for (std::size_t j = 0; j < kept_.size(); ++j) kept_[j] += row[j] != 0;
-  }
+  count_kept_blocks(layer_.mask + block_row_begin * static_cast<std::int64_t>(kept_.size()),
+                    block_row_end - block_row_begin, kept_);
 }
 
 void Folder::fill_strip(std::int64_t index, Strip& strip) {

@@ -19,6 +19,12 @@ struct Layer {
   ConvShape conv{};          ///< Used by the memory alone: which elements of X are the same pixel.
 };
 
+/// Where block columns begin, and one past the last: (block columns + 1).
+std::vector<std::int64_t> block_col_edges(const BlockGrid& grid);
+
+/// Writes to `counts`, of one entry a block column, how many of `rows` rows of a mask keep it.
+void count_kept_blocks(const std::uint8_t* mask, std::int64_t rows, std::vector<std::int32_t>& counts);
+
 /// Indices begin to end - 1 of the reduction, or of the output features.
 struct Span {
   std::int64_t begin;
