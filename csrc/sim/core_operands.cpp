@@ -53,8 +53,13 @@ class KeptColumns {
 
   /// Adds the kept weights in reduction elements `span`, and the blocks that meet it.
   void add_to(WeightUnit& unit, Span span) const {
-    for (auto j = static_cast<std::size_t>(block_col_[static_cast<std::size_t>(span.begin)]);
-         j < blocks_.size() && begins_[j] < span.end; ++j) {
+    auto j = static_cast<std::size_t>(block_col_[static_cast<std::size_t>(span.begin)]);
+    if (span.end <= begins_[j + 1]) {  // Mostly.
+      unit.elements += features_[j] * span.size();
+      unit.blocks += blocks_[j];
+      return;
+    }
+    for (; j < blocks_.size() && begins_[j] < span.end; ++j) {
       const std::int64_t width = std::min(span.end, begins_[j + 1]) - std::max(span.begin, begins_[j]);
       unit.elements += features_[j] * width;
       unit.blocks += blocks_[j];

@@ -13,13 +13,6 @@
 namespace pysim {
 namespace {
 
-/// Real operand pairs of all folds of a strip.
-std::int64_t strip_macs(const Strip& strip, std::int64_t n) {
-  std::int64_t weights = 0;
-  for (const Feed& feed : strip.feeds) weights += feed.lanes * (feed.col_end - feed.col_begin);
-  return weights * n;
-}
-
 /// Counts `folds` folds of `depth`; the clocks are the caller's.
 void count_folds(const ArrayConfig& array, std::int64_t depth, std::int64_t folds, std::int64_t& slots,
                  Counts& counts) {
@@ -63,15 +56,14 @@ Counts simulate_event(const ArrayConfig& array, const Layer& layer, const Memory
       counts.macs += tile.depth * tile.reduction.size() * layer.n;
     }
   } else {
-    Strip strip;
     for (std::int64_t i = 0; i < folder.strips(); ++i) {
       poll_interrupt();
-      folder.fill_strip(i, strip);
-      const std::int64_t folds = folder.folds_of(strip);
+      const StripSize strip = folder.measure_strip(i);
+      const std::int64_t folds = folder.folds_of(strip.lanes);
       if (folds == 0) continue;
-      clocks[static_cast<std::size_t>(cores.core_of(i))].add(folder.depth_of(strip), folds);
-      count_folds(array, folder.depth_of(strip), folds, slots, counts);
-      counts.macs += strip_macs(strip, layer.n);
+      clocks[static_cast<std::size_t>(cores.core_of(i))].add(folder.depth_of(strip.lanes), folds);
+      count_folds(array, folder.depth_of(strip.lanes), folds, slots, counts);
+      counts.macs += strip.weights * layer.n;
     }
   }
   for (const FoldClock& clock : clocks) {
