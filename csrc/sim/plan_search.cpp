@@ -98,12 +98,12 @@ class PlanSearch {
     Order& order = orders_[best_->order];
     take_order(order);
     const RuleNumbers& at = best_->numbers;
-    std::vector<FetchProgram> inputs, weights;
+    std::vector<FetchProgram> inputs(planners_.size()), weights;
     std::vector<OutputProgram> outputs;
-    for (TransferPlanner& planner : planners_) {
-      inputs.push_back(planner.fetch_inputs(at.inputs, true));
-      weights.push_back(planner.fetch_weights(at.weights));
-      outputs.push_back(planner.write_outputs(at.sums));
+    for (std::size_t core = 0; core < planners_.size(); ++core) {
+      planners_[core].fetch_inputs(at.inputs, true, inputs[core]);
+      weights.push_back(planners_[core].fetch_weights(at.weights));
+      outputs.push_back(planners_[core].write_outputs(at.sums));
     }
     TransferPlan plan = write_plan(planners_, combine(inputs, weights, outputs, at.lag), requests || rows_);
     return {order.ranges_apart, std::move(order.demands), std::move(plan)};
@@ -129,23 +129,12 @@ class PlanSearch {
                        [](const Program& program) { return program.shortage.has_value(); });
   }
 
-  static std::int64_t bytes_of(const std::vector<FetchProgram>& programs) {
-    std::int64_t bytes = 0;
-    for (const FetchProgram& program : programs) bytes = checked_add(bytes, program.bytes, "memory traffic");
-    return bytes;
-  }
-  static std::int64_t bytes_of(const std::vector<OutputProgram>& programs) {
-    std::int64_t bytes = 0;
-    for (const OutputProgram& program : programs) {
-      bytes = checked_add(bytes, program.bytes(), "memory traffic");
-    }
-    return bytes;
-  }
   template <class Program>
-  static std::int64_t busy_of(const std::vector<Program>& programs) {
-    std::int64_t busy = 0;
-    for (const Program& program : programs) busy = checked_add(busy, program.busy, "memory cycles");
-    return busy;
+  static void add_traffic(const std::vector<Program>& programs, std::int64_t& bytes, std::int64_t& busy) {
+    for (const Program& program : programs) {
+      bytes = checked_add(bytes, program.bytes(), "memory traffic");
+      busy = checked_add(busy, program.busy, "memory cycles");
+    }
   }
 
   /// Most cycles that a plan of the current order may take to be better than the best; negative if its bytes
@@ -159,7 +148,7 @@ class PlanSearch {
 
   /// Whether a plan may still be the best that moves at least `bytes` in at least `busy` cycles.
   bool may_win(std::int64_t bytes, std::int64_t busy, const RuleNumbers& numbers) const {
-    return std::max(compute_cycles_, busy) <= limit(bytes, numbers);
+    return std::max(least_cycles_, busy) <= limit(bytes, numbers);
   }
 
   void search(bool ranges_apart) {
@@ -178,25 +167,47 @@ class PlanSearch {
                 std::max(counts.sums, own.sums), std::max(counts.lag, own.lag)};
       compute_cycles_ = std::max(compute_cycles_, orders_.back().demands[core].compute_cycles);
     }
+    least_cycles_ = compute_cycles_;
+    bounded_ = false;
     weights_.assign(static_cast<std::size_t>(counts.weights), std::nullopt);
     outputs_.assign(static_cast<std::size_t>(counts.sums), std::nullopt);
     // What later rules of inputs need at least is what they needed before them: those keep most.
     std::int64_t least_bytes = 0;
     std::int64_t least_busy = pointer_busy_;
-    std::vector<FetchProgram> inputs(planners_.size());
+    inputs_.resize(planners_.size());
     for (std::int32_t number = counts.inputs - 1; number >= 0; --number) {
       if (!may_win(least_bytes, least_busy, {number, 0, 0, 0})) continue;
       for (std::size_t core = 0; core < planners_.size(); ++core) {
-        inputs[core] = planners_[core].fetch_inputs(number, rows_);
+        planners_[core].fetch_inputs(number, rows_, inputs_[core]);
       }
-      least_bytes = bytes_of(inputs);
-      least_busy = checked_add(busy_of(inputs), pointer_busy_, "memory cycles");
-      if (!any_short(inputs)) try_weights(number, inputs, counts);
+      if (!any_short(inputs_)) try_weights(number, counts);
+      least_bytes = planners_[0].pointer_bytes();
+      least_busy = pointer_busy_;
+      add_traffic(inputs_, least_bytes, least_busy);
+      if (weights_.back()) add_traffic(*weights_.back(), least_bytes, least_busy);
+      if (outputs_.front()) add_traffic(*outputs_.front(), least_bytes, least_busy);
     }
   }
 
-  void try_weights(std::int32_t inputs_number, const std::vector<FetchProgram>& inputs,
-                   const RuleNumbers& counts) {
+  /// No plan of the current order takes fewer cycles: its first operands must come and its last outputs go,
+  /// and these are the same whatever is kept in between.
+  void bound_cycles(const std::vector<FetchProgram>& weights, const std::vector<OutputProgram>& outputs) {
+    bounded_ = true;
+    for (std::size_t core = 0; core < planners_.size(); ++core) {
+      const std::int64_t array = orders_.back().demands[core].compute_cycles;
+      std::int64_t start = 0;
+      const std::vector<Fetch>& first = weights[core].fetches;
+      const std::vector<Fetch>& second = inputs_[core].fetches;
+      if (!first.empty() && !second.empty()) {
+        start = first[0].busy + second[0].busy - std::max(first[0].now, second[0].now);
+      }
+      const std::vector<Write>& writes = outputs[core].writes;
+      const std::int64_t end = !writes.empty() && writes.back().after == array ? writes.back().busy : 0;
+      least_cycles_ = std::max(least_cycles_, array + std::max<std::int64_t>(0, start) + end);
+    }
+  }
+
+  void try_weights(std::int32_t inputs_number, const RuleNumbers& counts) {
     for (std::int32_t number = counts.weights - 1; number >= 0; --number) {
       auto& weights = weights_[static_cast<std::size_t>(number)];
       if (!weights) {
@@ -212,30 +223,27 @@ class PlanSearch {
         }
         if (any_short(*outputs)) continue;
         for (std::int32_t lag = 0; lag < counts.lag; ++lag) {
-          try_plan(inputs, *weights, *outputs, {inputs_number, number, sums, lag});
+          try_plan(*weights, *outputs, {inputs_number, number, sums, lag});
         }
       }
     }
   }
 
-  void try_plan(const std::vector<FetchProgram>& inputs, const std::vector<FetchProgram>& weights,
-                const std::vector<OutputProgram>& outputs, const RuleNumbers& numbers) {
+  void try_plan(const std::vector<FetchProgram>& weights, const std::vector<OutputProgram>& outputs, const RuleNumbers& numbers) {
     for (std::size_t core = 0; core < planners_.size(); ++core) {
       if (planners_[core].lag(numbers.lag) > outputs[core].max_lag) return;
     }
     std::int64_t bytes = planners_[0].pointer_bytes();
-    for (const std::int64_t own : {bytes_of(inputs), bytes_of(weights), bytes_of(outputs)}) {
-      bytes = checked_add(bytes, own, "memory traffic");
-    }
     std::int64_t busy = pointer_busy_;
-    for (const std::int64_t own : {busy_of(inputs), busy_of(weights), busy_of(outputs)}) {
-      busy = checked_add(busy, own, "memory cycles");
-    }
+    add_traffic(inputs_, bytes, busy);
+    add_traffic(weights, bytes, busy);
+    add_traffic(outputs, bytes, busy);
+    if (!bounded_) bound_cycles(weights, outputs);
     if (!may_win(bytes, busy, numbers)) return;
     poll_interrupt_now();
-    const std::vector<CorePrograms> programs = combine(inputs, weights, outputs, numbers.lag);
+    const std::vector<CorePrograms> programs = combine(inputs_, weights, outputs, numbers.lag);
     MemoryTiming timing;
-    if (!rows_ && is_small(inputs, weights, outputs, busy)) {
+    if (!rows_ && is_small(weights, outputs, busy)) {
       PlanTimer timer(programs, orders_.back().demands, memory_.latency, pointer_busy_, busy);
       if (!timer.run(programs, limit(bytes, numbers), timing)) return;
     } else {
@@ -243,14 +251,13 @@ class PlanSearch {
       if (timing.cycles > limit(bytes, numbers)) return;
     }
     best_ = {orders_.size() - 1, numbers, bytes, std::move(timing), {}};
-    count(inputs, weights, outputs, best_->counts);
+    count(weights, outputs, best_->counts);
   }
 
   /// Whether no time of these programs can exceed 64 bits.
-  bool is_small(const std::vector<FetchProgram>& inputs, const std::vector<FetchProgram>& weights,
-                const std::vector<OutputProgram>& outputs, std::int64_t busy) const {
+  bool is_small(const std::vector<FetchProgram>& weights, const std::vector<OutputProgram>& outputs, std::int64_t busy) const {
     std::int64_t reads = 0;
-    for (const FetchProgram& program : inputs) reads += static_cast<std::int64_t>(program.fetches.size());
+    for (const FetchProgram& program : inputs_) reads += static_cast<std::int64_t>(program.fetches.size());
     for (const FetchProgram& program : weights) reads += static_cast<std::int64_t>(program.fetches.size());
     for (const OutputProgram& program : outputs) reads += static_cast<std::int64_t>(program.takes.size());
     constexpr std::int64_t large = std::int64_t{1} << 61;
@@ -273,17 +280,17 @@ class PlanSearch {
     return programs;
   }
 
-  void count(const std::vector<FetchProgram>& inputs, const std::vector<FetchProgram>& weights,
-             const std::vector<OutputProgram>& outputs, MemoryCounts& counts) const {
+  void count(const std::vector<FetchProgram>& weights, const std::vector<OutputProgram>& outputs,
+             MemoryCounts& counts) const {
     counts.compute_cycles = best_->timing.compute_cycles;
     std::copy(best_->timing.stalls, best_->timing.stalls + 3, counts.stalls);
     for (std::size_t core = 0; core < planners_.size(); ++core) {
       counts.add(orders_.back().demands[core].accesses);
       counts.index_bytes += planners_[core].pointer_bytes() + weights[core].index_bytes;
-      counts.weight_bytes += weights[core].bytes - weights[core].index_bytes;
+      counts.weight_bytes += weights[core].fetched_bytes - weights[core].index_bytes;
       counts.weight_writes += weights[core].words;
-      counts.input_bytes += inputs[core].bytes;
-      counts.input_writes += inputs[core].words;
+      counts.input_bytes += inputs_[core].fetched_bytes;
+      counts.input_writes += inputs_[core].words;
       counts.output_bytes += outputs[core].output_bytes;
       counts.spill_bytes += outputs[core].spill_bytes;
       counts.reload_bytes += outputs[core].reload_bytes;
@@ -332,6 +339,9 @@ class PlanSearch {
   std::vector<TransferPlanner> planners_;   ///< (cores).
   std::vector<Order> orders_;               ///< The last one is searched.
   std::int64_t compute_cycles_ = 0;         ///< Of its longest core.
+  std::int64_t least_cycles_ = 0;           ///< Of any plan of it.
+  bool bounded_ = false;                    ///< Whether its first operands and last outputs are in that.
+  std::vector<FetchProgram> inputs_;        ///< (cores): of the rule at hand.
   std::vector<std::optional<std::vector<FetchProgram>>> weights_;   ///< Its programs so far: (rules, cores).
   std::vector<std::optional<std::vector<OutputProgram>>> outputs_;
   std::vector<std::vector<WriteTurn>> turns_;  ///< (cores) of the plan at hand.

@@ -69,6 +69,14 @@ class Room {
 
 }  // namespace
 
+void FetchProgram::clear() {
+  fetches.clear();
+  releases.clear();
+  missing_groups.clear();
+  fetched_bytes = index_bytes = words = busy = 0;
+  shortage.reset();
+}
+
 TransferPlanner::TransferPlanner(const CoreOperands& operands, const MemoryConfig& memory,
                                  std::int64_t pointers)
     : operands_(operands), memory_(memory), pointer_bytes_(bytes_of(pointers, memory.index_bits)) {
@@ -132,6 +140,7 @@ void TransferPlanner::find_next_lists() {
 void TransferPlanner::take_order(const Demand& demand) {
   demand_ = &demand;
   weight_uses_.clear();
+  weight_uses_.reserve(operands_.weights.size());
   std::vector<std::int32_t> last_use(operands_.weights.size(), -1);
   std::vector<std::int32_t> piece_of_use;
   for (std::size_t j = 0; j < demand.pieces.size(); ++j) {
@@ -176,8 +185,8 @@ RuleNumbers TransferPlanner::rule_counts() const {
 
 std::int64_t TransferPlanner::lag(std::int32_t number) const { return pick(lags(), number); }
 
-FetchProgram TransferPlanner::fetch_inputs(std::int32_t number, bool in_full) {
-  return fetch_inputs(pick(input_rules(), number), in_full);
+void TransferPlanner::fetch_inputs(std::int32_t number, bool in_full, FetchProgram& program) {
+  fetch_inputs(pick(input_rules(), number), in_full, program);
 }
 
 FetchProgram TransferPlanner::fetch_weights(std::int32_t number) {
@@ -189,7 +198,9 @@ OutputProgram TransferPlanner::write_outputs(std::int32_t number) {
 }
 
 FetchProgram TransferPlanner::fetch_inputs_frugally() {
-  return fetch_inputs(all_inputs_fit_ ? keep_all : KeepRule{1, 0}, false);
+  FetchProgram program;
+  fetch_inputs(all_inputs_fit_ ? keep_all : KeepRule{1, 0}, false, program);
+  return program;
 }
 
 FetchProgram TransferPlanner::fetch_weights_frugally() {
@@ -198,8 +209,8 @@ FetchProgram TransferPlanner::fetch_weights_frugally() {
 
 OutputProgram TransferPlanner::write_outputs_frugally() { return write_outputs_of(0); }
 
-FetchProgram TransferPlanner::fetch_inputs(const KeepRule& rule, bool in_full) {
-  FetchProgram program;
+void TransferPlanner::fetch_inputs(const KeepRule& rule, bool in_full, FetchProgram& program) {
+  program.clear();
   Room room(memory_.input_capacity, program.releases);
   const std::size_t groups = static_cast<std::size_t>(operands_.groups());
   group_on_chip_.assign(groups * input_bytes_.size(), 0);
@@ -249,14 +260,14 @@ FetchProgram TransferPlanner::fetch_inputs(const KeepRule& rule, bool in_full) {
       const std::int32_t units = missing * group_units;
       const std::int64_t bytes = checked_mul(units, unit_bytes, "memory traffic");
       if (bytes > MemoryConfig::max_bytes) refuse_bytes("inputs of a piece of at most 2^42 bytes", bytes);
-      program.bytes = checked_add(program.bytes, bytes, "memory traffic");
+      program.fetched_bytes = checked_add(program.fetched_bytes, bytes, "memory traffic");
       program.words += units * operands_.place_elements[place];
       const std::int64_t now = preloaded ? piece.preload : piece.stream;
       const std::int64_t busy = memory_.channel_cycles(bytes);
       std::int64_t after = 0;
       if (!room.take(bytes, now, after)) {
         program.shortage = {now, room.taken()};
-        return program;
+        return;
       }
       program.fetches.push_back({now, after, busy, static_cast<std::int32_t>(j), units});
       program.busy = checked_add(program.busy, busy, "memory cycles");
@@ -265,11 +276,11 @@ FetchProgram TransferPlanner::fetch_inputs(const KeepRule& rule, bool in_full) {
       room.give_back(dropped * group_units * unit_bytes, preloaded ? piece.stream : piece.stream_end);
     }
   }
-  return program;
 }
 
 FetchProgram TransferPlanner::fetch_weights(const KeepRule& rule) {
   FetchProgram program;
+  program.fetches.reserve(weight_bytes_.size());
   Room room(memory_.weight_capacity, program.releases);
   std::vector<std::uint8_t> on_chip(weight_bytes_.size(), 0);
   for (const WeightUse& use : weight_uses_) {
@@ -284,7 +295,7 @@ FetchProgram TransferPlanner::fetch_weights(const KeepRule& rule) {
       }
       const std::int64_t busy = memory_.channel_cycles(bytes);
       program.fetches.push_back({use.now, after, busy, use.unit, 0});
-      program.bytes = checked_add(program.bytes, bytes, "memory traffic");
+      program.fetched_bytes = checked_add(program.fetched_bytes, bytes, "memory traffic");
       program.index_bytes += index_bytes_[unit];
       program.words += operands_.weights[unit].elements;
       program.busy = checked_add(program.busy, busy, "memory cycles");

@@ -46,13 +46,16 @@ struct Fetch {
 /// All fetches of weights, or of inputs.
 struct FetchProgram {
   std::vector<Fetch> fetches;  ///< By `now`.
-  std::int64_t bytes = 0;      ///< Of all fetches, index bytes included.
+  std::int64_t fetched_bytes = 0;  ///< Index bytes included.
   std::int64_t index_bytes = 0;
   std::int64_t words = 0;  ///< Put into the buffer.
   std::int64_t busy = 0;   ///< Cycles of the channel.
   std::optional<Shortage> shortage;
   std::vector<Release> releases;             ///< Room given back, by cycle.
   std::vector<std::int32_t> missing_groups;  ///< If asked for: groups of input units that the fetches bring.
+
+  std::int64_t bytes() const { return fetched_bytes; }
+  void clear();
 };
 
 /// Outputs or sums on their way out.
@@ -115,8 +118,9 @@ class TransferPlanner {
   /// with rows the same ones and perhaps one more.
   RuleNumbers rule_counts() const;
 
-  // Programs by the number of their rule. A later rule of inputs keeps all that an earlier one keeps.
-  FetchProgram fetch_inputs(std::int32_t number, bool in_full = false);
+  // Programs by the number of their rule. A later rule of operands keeps all that an earlier one keeps.
+  /// Fills a caller's program so that its memory is used again. in_full: with `missing_groups`.
+  void fetch_inputs(std::int32_t number, bool in_full, FetchProgram& program);
   FetchProgram fetch_weights(std::int32_t number);
   OutputProgram write_outputs(std::int32_t number);
   std::int64_t lag(std::int32_t number) const;
@@ -145,7 +149,7 @@ class TransferPlanner {
     std::int32_t distance;  ///< Pieces until the next use, or never.
   };
 
-  FetchProgram fetch_inputs(const KeepRule& rule, bool in_full);
+  void fetch_inputs(const KeepRule& rule, bool in_full, FetchProgram& program);
   FetchProgram fetch_weights(const KeepRule& rule);
   OutputProgram write_outputs_of(std::int32_t quarters);
   void find_next_lists();
