@@ -103,7 +103,8 @@ class OperandLister {
   std::int64_t unit_group() const {
     const std::int64_t units = found_.input_units;
     std::int64_t group = layer_.grid.channels();
-    const bool by_block = array_.skip == Skip::gather || array_.skip == Skip::group || array_.skip == Skip::mux;
+    const bool by_block =
+        array_.skip == Skip::gather || array_.skip == Skip::group || array_.skip == Skip::mux;
     if (by_block && array_.dataflow != Dataflow::is) group = std::gcd(group, layer_.grid.bw);
     if (array_.dataflow != Dataflow::os) {
       group = std::gcd(group, array_.rows);
@@ -134,8 +135,8 @@ class OperandLister {
       const std::int64_t size = std::min(positions, layer_.n - begin);
       found_.core_positions += size;
       ++found_.core_places;
-      found_.place_elements.push_back(
-          layer_.conv.present() ? layer_.conv.distinct_pixels(begin, begin + size) : size);
+      found_.place_elements.push_back(layer_.conv.present() ? layer_.conv.distinct_pixels(begin, begin + size)
+                                                            : size);
     }
   }
 

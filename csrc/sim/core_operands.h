@@ -1,5 +1,5 @@
-// What the folds of one core need, each part once however often and in whichever order it streams: the weights
-// and the inputs of its strips or reduction tiles. Knows nothing of cycles.
+// What the folds of one core need, each part once however often and in whichever order it streams: the
+// weights and the inputs of its strips or reduction tiles. Knows nothing of cycles.
 #pragma once
 
 #include <cstdint>
@@ -44,14 +44,14 @@ struct CoreOperands {
   std::int64_t core_positions = 0;           ///< Positions in them.
   std::vector<std::int64_t> place_elements;  ///< (places): elements of an input unit; 0 if other cores' own.
 
-  // Inputs. A unit is a channel of a convolution or a reduction element of a product; `group` neighbouring ones
-  // are always needed together.
+  // Inputs. A unit is a channel of a convolution or a reduction element of a product; `group` neighbouring
+  // ones are always needed together.
   std::int64_t input_units = 0;
   std::int64_t group = 1;
-  std::int64_t used_input_units = 0;       ///< That any part needs.
-  std::vector<std::int64_t> list_begin;    ///< (lists + 1): into `list_groups`.
-  std::vector<std::int32_t> list_groups;   ///< Groups of units that a part needs, each once.
-  std::int64_t input_elements = 0;         ///< Reduction elements on all feeder lines, of all parts.
+  std::int64_t used_input_units = 0;      ///< That any part needs.
+  std::vector<std::int64_t> list_begin;   ///< (lists + 1): into `list_groups`.
+  std::vector<std::int32_t> list_groups;  ///< Groups of units that a part needs, each once.
+  std::int64_t input_elements = 0;        ///< Reduction elements on all feeder lines, of all parts.
 
   std::vector<WeightUnit> weights;
   std::int64_t weight_elements = 0;  ///< Of all of them.

@@ -212,8 +212,8 @@ class DemandLister {
     demand_.accesses.input_reads = operands_.input_elements * operands_.core_positions;
     demand_.accesses.weight_reads = operands_.weight_elements * operands_.core_places;
     for (const ListedTile& tile : operands_.tiles) {
-      most = std::max<std::int64_t>(
-          most, std::count_if(tile.operands.begin(), tile.operands.end(), [](auto size) { return size > 0; }));
+      most = std::max<std::int64_t>(most, std::count_if(tile.operands.begin(), tile.operands.end(),
+                                                        [](auto size) { return size > 0; }));
       demand_.accesses.output_writes += tile.depth * operands_.core_positions;
     }
     demand_.accesses.output_reads =

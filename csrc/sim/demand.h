@@ -57,7 +57,7 @@ struct Demand {
   bool weights_used_once = false;  ///< No piece needs weights that another one has needed.
   bool weights_preloaded = false;  ///< `ws`; else weights are streamed.
   std::vector<Piece> pieces;
-  std::int64_t inner_pieces = 1;       ///< Pieces after which the innermost reuse of a unit comes round again.
+  std::int64_t inner_pieces = 1;  ///< Pieces after which the innermost reuse of a unit comes round again.
   std::vector<ListPieces> list_pieces;  ///< (lists).
   std::int64_t place_step = 1;          ///< From one place of this core to its next.
 

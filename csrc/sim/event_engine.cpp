@@ -5,8 +5,8 @@
 
 #include "base/checked_math.h"
 #include "base/interrupt.h"
-#include "sim/cores.h"
 #include "sim/core_operands.h"
+#include "sim/cores.h"
 #include "sim/memory.h"
 #include "sim/schedule.h"
 

@@ -54,7 +54,8 @@ std::vector<std::int64_t> block_col_edges(const BlockGrid& grid) {
   const std::int64_t channels = grid.channels();
   for (std::int64_t begin = 0; begin < grid.k; begin += channels) {
     // bw may be as large as any integer.
-    for (std::int64_t at = 0; at < channels; at += std::min(grid.bw, channels - at)) edges.push_back(begin + at);
+    for (std::int64_t at = 0; at < channels; at += std::min(grid.bw, channels - at))
+      edges.push_back(begin + at);
   }
   edges.push_back(grid.k);
   return edges;
@@ -131,8 +132,8 @@ std::int64_t Folder::kept_weights() const {
   const std::int64_t missing_width = per * width - grid.channels();  // Of the last block of each position,
   const std::int64_t missing_height = rows * height - grid.m;        // and of the last block row.
   const std::uint8_t* const last_row = layer_.mask + (rows - 1) * cols;
-  std::int64_t total =
-      width * (height * count_nonzero(layer_.mask, rows * cols) - missing_height * count_nonzero(last_row, cols));
+  std::int64_t total = width * (height * count_nonzero(layer_.mask, rows * cols) -
+                                missing_height * count_nonzero(last_row, cols));
   if (missing_width == 0) return total;
   for (std::int64_t i = 0; i < rows; ++i) {
     const std::int64_t own_height = i == rows - 1 ? height - missing_height : height;

@@ -95,7 +95,8 @@ MemoryTiming time_plan(const TransferPlan& plan, const MemoryConfig& memory, Tim
   timing.end(array, channel, last);
   if (log != nullptr) {
     if (timing.cycles > array) {
-      log->stalls.push_back({static_cast<std::int32_t>(last), StallCause::output, array, timing.cycles - array});
+      log->stalls.push_back(
+          {static_cast<std::int32_t>(last), StallCause::output, array, timing.cycles - array});
     }
     log->sums = std::move(stalls);
   }

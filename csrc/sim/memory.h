@@ -1,4 +1,5 @@
-// What a layer's transfers come to beside the array's cycles: when everything is, and which plan is the cheapest.
+// What a layer's transfers come to beside the array's cycles: when everything is, and which plan is the
+// cheapest.
 #pragma once
 
 #include <algorithm>
@@ -85,11 +86,12 @@ struct MemoryPlan {
 };
 
 /// The plan with the fewest cycles, of several the one with the fewest bytes, then the first: of the folds as
-/// they are and, under `ws` with more than one range of positions, with the ranges apart. With the loops swapped
-/// the ranges are always apart.
+/// they are and, under `ws` with more than one range of positions, with the ranges apart. With the loops
+/// swapped the ranges are always apart.
 ///
-/// requests: whether the plan is to list what each transfer reads or writes; it does in any case where rows are
-/// followed. Throws std::invalid_argument, naming the buffer, if one is too small even for the smallest pieces.
+/// requests: whether the plan is to list what each transfer reads or writes; it does in any case where rows
+/// are followed. Throws std::invalid_argument, naming the buffer, if one is too small even for the smallest
+/// pieces.
 MemoryPlan plan_memory(const ArrayConfig& array, const Layer& layer, const CoreMap& cores,
                        const MemoryConfig& memory, bool requests = false);
 

@@ -1,5 +1,5 @@
-// Picks the cheapest plan of a layer: tries the programs that its buffers may run, those that keep most first,
-// and leaves out what surely takes longer than the best so far.
+// Picks the cheapest plan of a layer: tries the programs that its buffers may run, those that keep most
+// first, and leaves out what surely takes longer than the best so far.
 #include <algorithm>
 #include <array>
 #include <limits>
@@ -23,8 +23,8 @@ namespace {
 
 constexpr std::int64_t never = std::numeric_limits<std::int64_t>::max();
 
-/// Snaps the writes of one core to the array cycles at which it lays anything out: where cores share a channel,
-/// their order follows from these.
+/// Snaps the writes of one core to the array cycles at which it lays anything out: where cores share a
+/// channel, their order follows from these.
 std::vector<WriteTurn> turns_of(const Demand& demand, const OutputProgram& outputs, std::int64_t lag) {
   const std::vector<Piece>& pieces = demand.pieces;
   std::size_t preload = 0, stream = 0, result = 0;
@@ -64,7 +64,12 @@ struct Order {
 class PlanSearch {
  public:
   PlanSearch(const ArrayConfig& array, const Layer& layer, const CoreMap& cores, const MemoryConfig& memory)
-      : array_(array), layer_(layer), cores_(cores), memory_(memory), rows_(memory.dram.present()) {
+      : array_(array),
+        layer_(layer),
+        cores_(cores),
+        memory_(memory),
+        rows_(memory.dram.present()),
+        timer_(memory.latency) {
     for (std::int64_t core = 0; core < cores.cores(); ++core) {
       operands_.push_back(list_operands(array, layer, cores, core));
     }
@@ -229,7 +234,8 @@ class PlanSearch {
     }
   }
 
-  void try_plan(const std::vector<FetchProgram>& weights, const std::vector<OutputProgram>& outputs, const RuleNumbers& numbers) {
+  void try_plan(const std::vector<FetchProgram>& weights, const std::vector<OutputProgram>& outputs,
+                const RuleNumbers& numbers) {
     for (std::size_t core = 0; core < planners_.size(); ++core) {
       if (planners_[core].lag(numbers.lag) > outputs[core].max_lag) return;
     }
@@ -244,8 +250,8 @@ class PlanSearch {
     const std::vector<CorePrograms> programs = combine(inputs_, weights, outputs, numbers.lag);
     MemoryTiming timing;
     if (!rows_ && is_small(weights, outputs, busy)) {
-      PlanTimer timer(programs, orders_.back().demands, memory_.latency, pointer_busy_, busy);
-      if (!timer.run(programs, limit(bytes, numbers), timing)) return;
+      const std::vector<Demand>& demands = orders_.back().demands;
+      if (!timer_.run(programs, demands, pointer_busy_, busy, limit(bytes, numbers), timing)) return;
     } else {
       timing = time_plan(write_plan(planners_, programs, rows_), memory_);
       if (timing.cycles > limit(bytes, numbers)) return;
@@ -255,7 +261,8 @@ class PlanSearch {
   }
 
   /// Whether no time of these programs can exceed 64 bits.
-  bool is_small(const std::vector<FetchProgram>& weights, const std::vector<OutputProgram>& outputs, std::int64_t busy) const {
+  bool is_small(const std::vector<FetchProgram>& weights, const std::vector<OutputProgram>& outputs,
+                std::int64_t busy) const {
     std::int64_t reads = 0;
     for (const FetchProgram& program : inputs_) reads += static_cast<std::int64_t>(program.fetches.size());
     for (const FetchProgram& program : weights) reads += static_cast<std::int64_t>(program.fetches.size());
@@ -322,8 +329,7 @@ class PlanSearch {
         }
       }
       if (first == nullptr) continue;
-      require(false, first->name,
-              "at least " + std::to_string(first->shortage->needed) + " for this layer",
+      require(false, first->name, "at least " + std::to_string(first->shortage->needed) + " for this layer",
               std::to_string(first->capacity));
     }
     throw std::logic_error("memory: the frugal rules are not among those tried");
@@ -334,15 +340,16 @@ class PlanSearch {
   const CoreMap& cores_;
   const MemoryConfig& memory_;
   bool rows_;  ///< Whether DRAM rows are followed.
+  PlanTimer timer_;
   std::int64_t pointer_busy_ = 0;
-  std::vector<CoreOperands> operands_;      ///< (cores).
-  std::vector<TransferPlanner> planners_;   ///< (cores).
-  std::vector<Order> orders_;               ///< The last one is searched.
-  std::int64_t compute_cycles_ = 0;         ///< Of its longest core.
-  std::int64_t least_cycles_ = 0;           ///< Of any plan of it.
-  bool bounded_ = false;                    ///< Whether its first operands and last outputs are in that.
-  std::vector<FetchProgram> inputs_;        ///< (cores): of the rule at hand.
-  std::vector<std::optional<std::vector<FetchProgram>>> weights_;   ///< Its programs so far: (rules, cores).
+  std::vector<CoreOperands> operands_;     ///< (cores).
+  std::vector<TransferPlanner> planners_;  ///< (cores).
+  std::vector<Order> orders_;              ///< The last one is searched.
+  std::int64_t compute_cycles_ = 0;        ///< Of its longest core.
+  std::int64_t least_cycles_ = 0;          ///< Of any plan of it.
+  bool bounded_ = false;                   ///< Whether its first operands and last outputs are in that.
+  std::vector<FetchProgram> inputs_;       ///< (cores): of the rule at hand.
+  std::vector<std::optional<std::vector<FetchProgram>>> weights_;  ///< Its programs so far: (rules, cores).
   std::vector<std::optional<std::vector<OutputProgram>>> outputs_;
   std::vector<std::vector<WriteTurn>> turns_;  ///< (cores) of the plan at hand.
   std::optional<Best> best_;

@@ -1,5 +1,5 @@
-// When the channel and the arrays are done with the programs of a plan, from wait to wait, without writing the
-// plan out; gives up as soon as it is later than asked for.
+// When the channel and the arrays are done with the programs of a plan, from wait to wait, without writing
+// the plan out; gives up as soon as it is later than asked for.
 #pragma once
 
 #include <algorithm>
@@ -17,20 +17,23 @@ namespace pysim {
 /// must be known to fit in 64 bits.
 class PlanTimer {
  public:
+  /// latency: from the end of a read on the channel to its data on chip.
+  explicit PlanTimer(std::int64_t latency) : latency_(latency) {}
+
+  /// False if the programs take more than `limit` cycles; `timing` is then of no use.
+  ///
   /// pointer_busy: cycles of the channel for the row pointers; busy: for everything, these included.
-  PlanTimer(const std::vector<CorePrograms>& programs, const std::vector<Demand>& demands,
-            std::int64_t latency, std::int64_t pointer_busy, std::int64_t busy)
-      : latency_(latency), busy_(busy), channel_(pointer_busy) {
+  bool run(const std::vector<CorePrograms>& programs, const std::vector<Demand>& demands,
+           std::int64_t pointer_busy, std::int64_t busy, std::int64_t limit, MemoryTiming& timing) {
+    busy_ = busy;
+    channel_ = pointer_busy;
+    idle_ = 0;
+    limit_ = limit;
+    late_ = false;
     cores_.resize(programs.size());
     for (std::size_t core = 0; core < programs.size(); ++core) {
-      cores_[core].compute_cycles = demands[core].compute_cycles;
-      cores_[core].left.resize(programs[core].outputs->writes.size());
+      cores_[core].start(demands[core].compute_cycles, programs[core].outputs->writes.size());
     }
-  }
-
-  /// False if it takes more than `limit` cycles; `timing` is then of no use.
-  bool run(const std::vector<CorePrograms>& programs, std::int64_t limit, MemoryTiming& timing) {
-    limit_ = limit;
     walk_plan(programs, *this);
     if (late_) return false;
     timing = finish();
@@ -62,7 +65,6 @@ class PlanTimer {
   }
 
  private:
-  /// Stalls after `sum_before` others, at array cycle `cycle`.
   struct Stall {
     std::int64_t cycle;
     std::int64_t sum;  ///< This one included.
@@ -75,6 +77,15 @@ class PlanTimer {
     std::vector<Stall> stalls;
     std::size_t behind[3] = {0, 0, 0};  ///< Of each kind of transfer: stalls before the last one's `after`.
     std::vector<std::int64_t> left;     ///< (writes): when each had left.
+
+    void start(std::int64_t cycles, std::size_t writes) {
+      compute_cycles = cycles;
+      total = 0;
+      std::fill(by_cause, by_cause + 3, 0);
+      stalls.clear();
+      std::fill(behind, behind + 3, std::size_t{0});
+      if (left.size() < writes) left.resize(writes);
+    }
 
     /// Machine cycle by which `done` array cycles are done; for each kind of transfer never less than before.
     std::int64_t time_of(std::int64_t done, StallCause kind) {
@@ -119,9 +130,9 @@ class PlanTimer {
   }
 
   std::int64_t latency_;
-  std::int64_t busy_;  ///< Cycles of the channel, from first to last.
-  std::int64_t channel_;
-  std::int64_t idle_ = 0;  ///< Cycles in which the channel waited for room or results.
+  std::int64_t busy_ = 0;     ///< Cycles of the channel for all transfers.
+  std::int64_t channel_ = 0;  ///< When it is done with those so far.
+  std::int64_t idle_ = 0;     ///< Cycles in which the channel waited for room or results.
   std::int64_t limit_ = 0;
   bool late_ = false;
   std::vector<Core> cores_;

@@ -26,22 +26,28 @@ struct CorePrograms {
   const FetchProgram* inputs;
   const OutputProgram* outputs;
   std::int64_t lag;
-  bool inputs_first;  ///< Of weights and inputs for one array cycle.
+  bool inputs_first;                    ///< Of weights and inputs for one array cycle.
   const std::vector<WriteTurn>* turns;  ///< (writes), lag included; null: they follow from the lag.
 };
 
 /// Goes through one core's programs. A sink takes what comes:
 ///   fetch(core, StallCause, const Fetch&)   a transfer, and array cycle `now` waits for it
 ///   write(core, number, const Write&)       a transfer
-///   take(core, const Take&)                 a transfer if it is a reload; array cycle `now` waits for it, or for
+///   take(core, const Take&)                 a transfer if it is a reload; array cycle `now` waits for it, or
+///   for
 ///                                           an earlier write
 ///   stop()                                  whether the rest need not come
 template <class Sink>
 class CoreWalk {
  public:
   CoreWalk(const CorePrograms& programs, std::size_t core, Sink& sink)
-      : programs_(programs), core_(core), sink_(sink), weights_(programs.weights->fetches),
-        inputs_(programs.inputs->fetches), takes_(programs.outputs->takes), writes_(programs.outputs->writes) {
+      : programs_(programs),
+        core_(core),
+        sink_(sink),
+        weights_(programs.weights->fetches),
+        inputs_(programs.inputs->fetches),
+        takes_(programs.outputs->takes),
+        writes_(programs.outputs->writes) {
     find_next();
   }
 
@@ -89,8 +95,8 @@ class CoreWalk {
     return {write.ready + programs_.lag, write.after_stream && programs_.lag == 0};
   }
 
-  /// At one array cycle: writes, preloads, streams, zeros that precede the next piece, results; among preloads
-  /// and among streams weights before inputs.
+  /// At one array cycle: writes, preloads, streams, zeros that precede the next piece, results; among
+  /// preloads and among streams weights before inputs.
   void find_next() {
     const std::int64_t weights = weight_ < weights_.size() ? weights_[weight_].now : never;
     const std::int64_t inputs = input_ < inputs_.size() ? inputs_[input_].now : never;

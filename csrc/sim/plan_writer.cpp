@@ -120,10 +120,9 @@ class PlanWriter {
       return;
     }
     const auto unit = static_cast<std::size_t>(take.unit);
-    const std::int32_t number =
-        add({TransferKind::reload, static_cast<std::int32_t>(core), take.bytes, 0,
-             planners_[core].demand().outputs[unit].elements, take.bytes, 0},
-            requests_ ? addresses_[core].sums[unit] : 0);
+    const std::int32_t number = add({TransferKind::reload, static_cast<std::int32_t>(core), take.bytes, 0,
+                                     planners_[core].demand().outputs[unit].elements, take.bytes, 0},
+                                    requests_ ? addresses_[core].sums[unit] : 0);
     gates.push_back({take.now, number, StallCause::output, 0});
   }
 
@@ -161,15 +160,15 @@ class PlanWriter {
   const std::vector<CorePrograms>& programs_;
   bool requests_;
   TransferPlan plan_;
-  std::vector<Addresses> addresses_;                         ///< (cores).
-  std::vector<std::size_t> next_missing_;                    ///< (cores).
-  std::vector<std::vector<std::int32_t>> number_of_write_;   ///< (cores, writes).
+  std::vector<Addresses> addresses_;                        ///< (cores).
+  std::vector<std::size_t> next_missing_;                   ///< (cores).
+  std::vector<std::vector<std::int32_t>> number_of_write_;  ///< (cores, writes).
 };
 
 }  // namespace
 
-TransferPlan write_plan(const std::vector<TransferPlanner>& planners, const std::vector<CorePrograms>& programs,
-                        bool requests) {
+TransferPlan write_plan(const std::vector<TransferPlanner>& planners,
+                        const std::vector<CorePrograms>& programs, bool requests) {
   PlanWriter writer(planners, programs, requests);
   walk_plan(programs, writer);
   return writer.take_plan();

@@ -12,7 +12,7 @@ namespace pysim {
 
 /// The plan that these programs are. requests: whether to list what each transfer reads or writes, at the
 /// addresses of docs/machine.md; inputs must then be in full.
-TransferPlan write_plan(const std::vector<TransferPlanner>& planners, const std::vector<CorePrograms>& programs,
-                        bool requests);
+TransferPlan write_plan(const std::vector<TransferPlanner>& planners,
+                        const std::vector<CorePrograms>& programs, bool requests);
 
 }  // namespace pysim

@@ -85,9 +85,9 @@ TransferPlanner::TransferPlanner(const CoreOperands& operands, const MemoryConfi
   input_bytes_.reserve(operands.place_elements.size());
   for (const std::int64_t elements : operands.place_elements) {
     input_bytes_.push_back(bytes_of(elements, memory.input_bits));
-    inputs = checked_add(
-        inputs, checked_mul(input_bytes_.back(), operands.used_input_units, "memory traffic"),
-        "memory traffic");
+    inputs =
+        checked_add(inputs, checked_mul(input_bytes_.back(), operands.used_input_units, "memory traffic"),
+                    "memory traffic");
   }
   all_inputs_fit_ = inputs <= memory.input_capacity;
   std::int64_t weights = 0;
@@ -141,19 +141,22 @@ void TransferPlanner::take_order(const Demand& demand) {
   demand_ = &demand;
   weight_uses_.clear();
   weight_uses_.reserve(operands_.weights.size());
-  std::vector<std::int32_t> last_use(operands_.weights.size(), -1);
+  std::vector<std::int32_t> last_use;  // (weight units): or -1.
   std::vector<std::int32_t> piece_of_use;
+  if (!demand.weights_used_once) last_use.assign(operands_.weights.size(), -1);
   for (std::size_t j = 0; j < demand.pieces.size(); ++j) {
     const Piece& piece = demand.pieces[j];
     if (piece.weights < 0) continue;
-    std::int32_t& last = last_use[static_cast<std::size_t>(piece.weights)];
-    const auto number = static_cast<std::int32_t>(j);
-    if (last >= 0) {
-      weight_uses_[static_cast<std::size_t>(last)].distance =
-          number - piece_of_use[static_cast<std::size_t>(last)];
+    if (!demand.weights_used_once) {
+      const auto number = static_cast<std::int32_t>(j);
+      std::int32_t& last = last_use[static_cast<std::size_t>(piece.weights)];
+      if (last >= 0) {
+        const auto use = static_cast<std::size_t>(last);
+        weight_uses_[use].distance = number - piece_of_use[use];
+      }
+      last = static_cast<std::int32_t>(weight_uses_.size());
+      piece_of_use.push_back(number);
     }
-    last = static_cast<std::int32_t>(weight_uses_.size());
-    piece_of_use.push_back(number);
     weight_uses_.push_back({demand.weights_preloaded ? piece.preload : piece.stream,
                             demand.weights_preloaded ? piece.stream : piece.stream_end, piece.weights,
                             no_use});
@@ -225,7 +228,8 @@ void TransferPlanner::fetch_inputs(const KeepRule& rule, bool in_full, FetchProg
     if (unit_bytes == 0) continue;
     std::uint8_t* const on_chip = group_on_chip_.data() + place * groups;
     const auto begin = static_cast<std::size_t>(operands_.list_begin[static_cast<std::size_t>(piece.inputs)]);
-    const auto end = static_cast<std::size_t>(operands_.list_begin[static_cast<std::size_t>(piece.inputs) + 1]);
+    const auto end =
+        static_cast<std::size_t>(operands_.list_begin[static_cast<std::size_t>(piece.inputs) + 1]);
     const std::int32_t* const list = operands_.list_groups.data();
     std::int32_t missing = 0;
     std::int32_t dropped = 0;
@@ -324,8 +328,8 @@ OutputProgram TransferPlanner::write_outputs_of(std::int32_t quarters) {
   std::vector<std::uint8_t> on_chip(units.size(), 0);
   std::vector<std::int32_t> spill_of(units.size(), -1);  // The last write of its sums.
   std::int64_t taken = 0;
-  std::size_t released = 0;   // Writes whose room has been given back.
-  std::int32_t pushed = 0;    // Writes that go before takes so far, whatever their lag.
+  std::size_t released = 0;  // Writes whose room has been given back.
+  std::int32_t pushed = 0;   // Writes that go before takes so far, whatever their lag.
   std::size_t zeros = 0;
 
   const auto add_write = [&](Write write) {

@@ -1,5 +1,6 @@
-// One core's traffic, buffer by buffer: what each buffer fetches or gives up under one rule is a program of its
-// own, and a plan is one program for each buffer and a lag for the writes. plan_walk.h puts them together.
+// One core's traffic, buffer by buffer: what each buffer fetches or gives up under one rule is a program of
+// its own, and a plan is one program for each buffer and a lag for the writes. plan_walk.h puts them
+// together.
 #pragma once
 
 #include <compare>
@@ -45,7 +46,7 @@ struct Fetch {
 
 /// All fetches of weights, or of inputs.
 struct FetchProgram {
-  std::vector<Fetch> fetches;  ///< By `now`.
+  std::vector<Fetch> fetches;      ///< By `now`.
   std::int64_t fetched_bytes = 0;  ///< Index bytes included.
   std::int64_t index_bytes = 0;
   std::int64_t words = 0;  ///< Put into the buffer.
