@@ -63,8 +63,8 @@ void check_simulator(int rounds) {
           continue;  // A buffer is too small.
         }
         if (planned.cycles > 20'000) continue;
-        const Counts stepped =
-            simulate_cycle(array, layer, w.data(), x.data(), y.data(), {.kernels = *kernels, .memory = &memory});
+        const Counts stepped = simulate_cycle(array, layer, w.data(), x.data(), y.data(),
+                                              {.kernels = *kernels, .memory = &memory});
         expect(y == expected, "values of the cycle engine with memory");
         expect(stepped.cycles == planned.cycles, "cycles of the engines with memory");
         expect(stepped.memory->input_bytes == planned.memory->input_bytes, "bytes of the engines");
