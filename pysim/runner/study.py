@@ -19,7 +19,7 @@ from pysim.runner.methods import DENSE_LR, Init
 from pysim.runner.prune import PruneRunConfig, check_steps, dense_for, run_trial
 from pysim.runner.speedup import Speedometer, accelerator_for
 from pysim.runner.stages import DenseNetwork, Source
-from pysim.runner.verdict import VERDICTS, Criteria, decide
+from pysim.runner.verdict import VERDICTS, Criteria, Rule, decide
 from pysim.training import Progress, no_progress
 
 _MAX_BYTES = 1 << 20
@@ -118,7 +118,7 @@ def load_study(folder: Path) -> Study:
         raise ConfigError(f"{path}: expected a claim and a study of {', '.join(VERDICTS)}, got {name!r}")
     if not isinstance(presets, dict) or not all(isinstance(p, dict) for p in (common, *presets.values())):
         raise ConfigError(f"{path}: expected tables [common] and [preset.NAME]")
-    made = {key: _preset(path, key, _merged(common, values)) for key, values in presets.items()}
+    made = {key: _preset(path, key, _merged(common, values), VERDICTS[name]) for key, values in presets.items()}
     return Study(name=name, claim=claim, folder=folder, presets=made)
 
 
@@ -163,7 +163,7 @@ def _typed(path: Path, where: str, cls: type, values: dict[str, Any]) -> dict[st
     return values
 
 
-def _preset(path: Path, name: str, values: dict[str, Any]) -> Preset:
+def _preset(path: Path, name: str, values: dict[str, Any], rule: Rule) -> Preset:
     where = f"preset.{name}."
     values = _typed(path, where, Preset, values)
     criteria = _typed(path, where + "criteria.", Criteria, values["criteria"])
@@ -185,8 +185,10 @@ def _preset(path: Path, name: str, values: dict[str, Any]) -> Preset:
     )
     for sparsity in _sparsities(preset):  # refuses early
         _run_config(preset, sparsity, None, use_cache=True).plan(preset.blocks[0], preset.seeds[0])
-    if len({height * width for height, width in preset.blocks}) < 2:
-        raise ConfigError(f"{path}: {where}blocks: expected at least 2 sizes to compare, got {blocks}")
+    try:
+        rule.check_blocks(preset.blocks)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {where}{error}") from error
     if preset.more_seeds is not None and not 1 <= preset.more_seeds <= len(seeds):
         raise ConfigError(
             f"{path}: {where}more_seeds: expected from 1 to {len(seeds)}, got {preset.more_seeds}"
