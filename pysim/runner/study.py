@@ -118,7 +118,9 @@ def load_study(folder: Path) -> Study:
         raise ConfigError(f"{path}: expected a claim and a study of {', '.join(VERDICTS)}, got {name!r}")
     if not isinstance(presets, dict) or not all(isinstance(p, dict) for p in (common, *presets.values())):
         raise ConfigError(f"{path}: expected tables [common] and [preset.NAME]")
-    made = {key: _preset(path, key, _merged(common, values), VERDICTS[name]) for key, values in presets.items()}
+    made = {
+        key: _preset(path, key, _merged(common, values), VERDICTS[name]) for key, values in presets.items()
+    }
     return Study(name=name, claim=claim, folder=folder, presets=made)
 
 

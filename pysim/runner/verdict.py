@@ -11,7 +11,7 @@ would agree on a sign by chance once in sixteen times.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -19,13 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pysim.errors import ConfigError
-from pysim.result import Answer, Evidence, Trial, Verdict
+from pysim.result import Answer, Block, Evidence, Trial, Verdict, by_size, squarest
 
 Table = npt.NDArray[np.float64]
 """(seeds, block sizes), rows of one seed, columns from the smallest block to the largest."""
 
 Statistic = Callable[[Table], float]
-Block = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,19 +181,6 @@ def _alike(blocks: Sequence[Block], table: Table, column: int, base: int, criter
         criteria,
         (-criteria.margin_points, criteria.margin_points),
     )
-
-
-def by_size(blocks: Iterable[Block]) -> dict[int, list[Block]]:
-    """Blocks by the number of their weights."""
-    groups: dict[int, list[Block]] = {}
-    for height, width in blocks:
-        groups.setdefault(height * width, []).append((height, width))
-    return groups
-
-
-def squarest(blocks: Iterable[Block]) -> Block:
-    """Of blocks with equally many weights; of two as square the lower one."""
-    return min(blocks, key=lambda block: (max(block), block))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
