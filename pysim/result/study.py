@@ -100,6 +100,7 @@ class StudyResult:
                     "seed": t.seed,
                     "dense": t.dense,
                     "sparsity_prunable": t.sparsity_prunable,
+                    "empty": list(t.empty),
                     "levels": [asdict(level) for level in t.levels],
                 }
                 for t in self.trials

@@ -14,7 +14,6 @@ from pysim.pruning import PruneConfig, block_sparsity, describe_dead
 from pysim.pruning.layers import products
 from pysim.result import LevelResult, PruneResult, Trial
 from pysim.runner.methods import DENSE_LR, Init, Level, Plan, make_plan
-from pysim.runner.speedup import Speedup
 from pysim.runner.stages import DenseNetwork, PrunedNetwork, Source, dense_network, pruned_network
 from pysim.training import Progress, no_progress, save_pruned
 
@@ -187,11 +186,11 @@ def run_trial(
     source: Source,
     progress: Progress = no_progress,
     *,
-    speedup: Callable[[PrunedNetwork, tuple[int, int]], Speedup] | None = None,
+    simulate: Callable[[PrunedNetwork, Level], float | None] | None = None,
 ) -> Trial:
     """One block size with one seed, level after level; every level is kept in the cache by itself.
 
-    ``speedup`` is asked about every level's network; without it no level has one.
+    ``simulate`` is asked for the speedup of every level's network; without it no level has one.
     """
     network: PrunedNetwork | None = None
     levels = []
@@ -199,14 +198,12 @@ def run_trial(
         network = pruned_network(
             dense, source, level, previous=network, use_cache=config.use_cache, progress=progress
         )
-        faster = None if speedup is None else speedup(network, block)
         levels.append(
             LevelResult(
                 sparsity=level.prune.sparsity,
                 before_finetune=network.before_finetune,
                 accuracy=network.accuracy,
-                simulated_speedup=None if faster is None else faster.simulated,
-                measured_speedup=None if faster is None else faster.measured,
+                simulated_speedup=None if simulate is None else simulate(network, level),
             )
         )
     if network is None:

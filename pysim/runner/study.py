@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,14 @@ from pysim.config import Skip
 from pysim.errors import ConfigError
 from pysim.pruning import PruneConfig
 from pysim.result import StudyResult, Trial
-from pysim.runner.methods import DENSE_LR, Init
+from pysim.runner.mask_file import masks_path, network_name, save_network_masks
+from pysim.runner.methods import DENSE_LR, Init, Level
 from pysim.runner.prune import PruneRunConfig, check_steps, dense_for, run_trial
-from pysim.runner.speedup import Speedometer, accelerator_for
-from pysim.runner.stages import DenseNetwork, Source
+from pysim.runner.speedup import accelerator_for, simulated_speedup
+from pysim.runner.stages import DenseNetwork, PrunedNetwork, Source
 from pysim.runner.verdict import VERDICTS, Criteria, Rule, decide
 from pysim.training import Progress, no_progress
+from pysim.workload import BlockMask
 
 _MAX_BYTES = 1 << 20
 
@@ -81,6 +84,16 @@ class Study:
     claim: str
     folder: Path
     presets: dict[str, Preset]
+
+    def preset(self, name: str) -> Preset:
+        """Raises ConfigError if there is none of that name."""
+        if name not in self.presets:
+            raise ConfigError(f"preset: expected one of {', '.join(self.presets)}, got {name!r}")
+        return self.presets[name]
+
+    def results(self, preset: str) -> Path:
+        """The results file, unless another is named."""
+        return self.folder / "results" / f"{preset}.json"
 
 
 def find_study(name: str) -> Path:
@@ -246,10 +259,11 @@ def run_study(
     data: str | None = None,
     out: Path | None = None,
     use_cache: bool = True,
-    measure_threads: int | None = None,
     progress: Progress = no_progress,
 ) -> StudyResult:
     """Runs every trial of a preset, sparsity by sparsity and seed by seed, and judges them.
+
+    The masks of the first seed are written beside the results, for ``measure_study``.
 
     Args:
         study: What.
@@ -257,17 +271,13 @@ def run_study(
         data: Instead of the preset's.
         out: The results file, written anew after every trial; None for ``results/PRESET.json`` of the study.
         use_cache: Whether finished or interrupted work may be taken from the cache.
-        measure_threads: Time the networks of the first seed too, with so many threads, where the machine has
-            nothing else to do.
         progress: Told how far each stage is.
 
     Raises:
         PysimError: The preset is unknown, or something in it cannot be done.
     """
-    if preset_name not in study.presets:
-        raise ConfigError(f"preset: expected one of {', '.join(study.presets)}, got {preset_name!r}")
-    preset = study.presets[preset_name]
-    out = out or study.folder / "results" / f"{preset_name}.json"
+    preset = study.preset(preset_name)
+    out = out or study.results(preset_name)
     configs = {s: _run_config(preset, s, data, use_cache=use_cache) for s in _sparsities(preset)}
     plans = {
         (sparsity, seed, block): config.plan(block, seed)
@@ -283,7 +293,14 @@ def run_study(
     judged = {key for key in plans if every or key[0] == preset.sparsity}
     dense: dict[int, DenseNetwork] = {}
     trials: list[Trial] = []
+    masks: dict[str, Mapping[str, BlockMask]] = {}
+    image, _ = next(source.batches.test(1))
     for (sparsity, seed, block), plan in plans.items():
+
+        def simulate(network: PrunedNetwork, level: Level, seed: int = seed) -> float | None:
+            if seed == preset.seeds[0]:
+                masks[network_name(level.prune.block, level.prune.sparsity)] = network.masks
+            return simulated_speedup(network.model, network.masks, level.prune.block, image, accelerator)
 
         def labelled(what: str, done: int, total: int, seed: int = seed) -> None:
             progress(f"trial {len(trials) + 1} of {len(plans)}, seed {seed}, {what}", done, total)
@@ -291,9 +308,7 @@ def run_study(
         config = configs[sparsity]
         if seed not in dense:
             dense = {seed: dense_for(config, seed, plan, source, labelled)}
-        threads = measure_threads if seed == preset.seeds[0] else None
-        speedup = Speedometer(accelerator, source, threads)
-        trials.append(run_trial(config, block, seed, plan, dense[seed], source, labelled, speedup=speedup))
+        trials.append(run_trial(config, block, seed, plan, dense[seed], source, labelled, simulate=simulate))
         verdict = None
         if judged <= {(t.sparsity, t.seed, t.block) for t in trials}:
             chosen = [t for t in trials if (t.sparsity, t.seed, t.block) in judged]
@@ -310,6 +325,12 @@ def run_study(
             trials=tuple(trials),
             verdict=verdict,
         )
-        text = json.dumps(result.to_json(), indent=1, allow_nan=False)
-        write_bytes_atomic(out, f"{text}\n".encode())
+        save_network_masks(masks_path(out), study.name, preset_name, masks)
+        write_results(out, result.to_json())
     return result
+
+
+def write_results(out: Path, results: dict[str, object]) -> None:
+    """Writes a results file atomically."""
+    text = json.dumps(results, indent=1, allow_nan=False)
+    write_bytes_atomic(out, f"{text}\n".encode())

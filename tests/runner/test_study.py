@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pysim.cli import main
-from pysim.errors import ConfigError
+from pysim.errors import ConfigError, DataError
 from pysim.result import LevelResult, Trial, by_size, squarest
+from pysim.runner import measure_study, speedup
+from pysim.runner.mask_file import load_network_masks, masks_path
 from pysim.runner.study import find_study, load_study, run_study
 from pysim.runner.verdict import (
     VERDICTS,
@@ -352,3 +354,91 @@ def test_a_mistake_in_a_configuration_is_named(tmp_path, old, new, message):
     (tmp_path / "config.toml").write_text(GOOD.replace(old, new))
     with pytest.raises(ConfigError, match=message):
         load_study(tmp_path)
+
+
+@pytest.fixture
+def finished(tiny, tmp_path):
+    study = load_study(EXPERIMENTS / "finetune")
+    out = tmp_path / "results.json"
+    run_study(study, "smoke", out=out)
+    return study, out
+
+
+def test_measuring_times_the_first_seed_from_its_masks_and_trains_nothing(finished, monkeypatch, tmp_path):
+    study, out = finished
+    before = json.loads(out.read_text())
+    monkeypatch.setenv("PYSIM_CACHE", str(tmp_path / "empty"))  # the masks' file must do
+    monkeypatch.setattr(speedup, "cores_used_by_others", lambda before, after: 0.0)
+    found = measure_study(study, "smoke", out=out, threads=1)
+    after = json.loads(out.read_text())
+    assert (found.results, found.disturbed) == (after, ())
+    assert after["measured_threads"] == 1
+    for was, now in zip(before["trials"], after["trials"], strict=True):
+        timed = now["levels"][0].pop("measured_speedup")
+        assert (timed is not None) == (now["seed"] == 0)
+        del was["levels"][0]["measured_speedup"]
+    del after["measured_threads"]
+    assert after == before
+    assert not (tmp_path / "empty").exists()
+
+
+def test_a_disturbed_timing_is_left_out_and_the_next_call_tries_it_again(finished, monkeypatch):
+    study, out = finished
+    busy = iter([0.0, 0.5, 0.0, 0.0])
+    monkeypatch.setattr(speedup, "cores_used_by_others", lambda before, after: next(busy))
+    found = measure_study(study, "smoke", out=out, threads=1)
+    assert found.disturbed == (((4, 4), 0.5),)
+    kept = [t["levels"][0]["measured_speedup"] for t in found.results["trials"] if t["seed"] == 0]
+    assert [value is None for value in kept] == [False, True, False, False]
+    monkeypatch.setattr(speedup, "cores_used_by_others", lambda before, after: 0.0)
+    again = measure_study(study, "smoke", out=out, threads=1)
+    assert again.disturbed == ()
+    assert again.results["trials"][0]["levels"] == found.results["trials"][0]["levels"]
+
+
+def test_the_masks_beside_the_results_are_those_of_the_networks(finished):
+    _, out = finished
+    found = load_network_masks(masks_path(out), "finetune", "smoke")
+    assert set(found) == {"1x1 0.5", "4x4 0.5", "1x1 0.75", "4x4 0.75"}
+    for name, masks in found.items():
+        total = sum(mask.blocks_total for mask in masks.values())
+        kept = sum(mask.blocks_kept for mask in masks.values())
+        assert 1 - kept / total == pytest.approx(float(name.split()[1]), abs=1e-3)
+
+
+def test_measuring_refuses_what_does_not_belong_together(finished):
+    study, out = finished
+    with pytest.raises(DataError, match="expected study 'reinit', got 'finetune'"):
+        load_network_masks(masks_path(out), "reinit", "smoke")
+    results = json.loads(out.read_text())
+    for field, value in (("preset", "short"), ("model", "lenet5"), ("trials", [{"seed": 0}])):
+        out.write_text(json.dumps(results | {field: value}))
+        with pytest.raises(DataError, match=field):
+            measure_study(study, "smoke", out=out, threads=1)
+    out.write_text(json.dumps(results))
+    data = masks_path(out).read_bytes()
+    masks_path(out).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(DataError, match="damaged"):
+        measure_study(study, "smoke", out=out, threads=1)
+    masks_path(out).unlink()
+    with pytest.raises(DataError, match="not a readable"):
+        measure_study(study, "smoke", out=out, threads=1)
+    out.unlink()
+    with pytest.raises(DataError, match="no such file") as refused:
+        measure_study(study, "smoke", out=out, threads=1)
+    assert "without --measure" in refused.value.hint
+
+
+def test_the_command_measures_in_a_step_of_its_own(finished, capsys, monkeypatch):
+    _, out = finished
+    monkeypatch.setattr(speedup, "cores_used_by_others", lambda before, after: 1.0)
+    folder = str(EXPERIMENTS / "finetune")
+    with pytest.raises(SystemExit) as left:
+        main(["experiment", folder, "--out", str(out), "--measure", "--threads", "1"])
+    printed, _ = capsys.readouterr()
+    assert left.value.code == 0
+    assert printed.splitlines()[-1].startswith("not timed, as other programs used the machine: 1x1 at 50 %")
+    with pytest.raises(SystemExit) as left:
+        main(["experiment", folder, "--out", str(out), "--measure", "--data", "synthetic"])
+    assert left.value.code == 2
+    assert "--measure takes the preset's own data" in capsys.readouterr().err
