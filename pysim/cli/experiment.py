@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pysim.cli.options import DEBUG, JSON, RESUME
+from pysim.cli.options import DEBUG, DEVICE, JSON, RESUME
 from pysim.cli.progress import ProgressLine
 
 _FIGURE = click.Path(dir_okay=False, path_type=Path)
@@ -40,6 +40,7 @@ _FIGURE = click.Path(dir_okay=False, path_type=Path)
     type=click.IntRange(1),
     help="Of the kernels that --measure times. Default: 2, or 1 on a single core.",
 )
+@DEVICE
 @RESUME
 @JSON
 @DEBUG
@@ -51,6 +52,7 @@ def experiment(
     figures: tuple[Path, ...],
     measure: bool,
     threads: int | None,
+    device: str,
     resume: bool,
     as_json: bool,
     debug: bool,
@@ -85,7 +87,9 @@ def experiment(
             found = measured.results
             text = render_measured(TradeOff.from_json(preset, found), measured.disturbed)
         else:
-            result = runner.run_study(loaded, preset, data=data, out=out, use_cache=resume, progress=progress)
+            result = runner.run_study(
+                loaded, preset, data=data, device=device, out=out, use_cache=resume, progress=progress
+            )
             found = result.to_json()
             text = render_study(result)
     for figure in figures:

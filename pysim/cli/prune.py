@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pysim.cli.options import BLOCKS, CHECKPOINT, DATA, DEBUG, INPUT, JSON, PAD32, RESUME, Numbers
+from pysim.cli.options import (
+    BF16,
+    BLOCKS,
+    CHECKPOINT,
+    DATA,
+    DEBUG,
+    DEVICE,
+    INPUT,
+    JSON,
+    PAD32,
+    RESUME,
+    Numbers,
+)
 from pysim.cli.progress import ProgressLine
 
 if TYPE_CHECKING:
@@ -83,6 +95,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="Highest learning rate of the dense schedule; networks without batch norm need less.",
 )
+@click.option(
+    "--sparse-training",
+    is_flag=True,
+    help="Retrain on pysim's block-sparse layers, which skip what is pruned; CPU, float32.",
+)
+@BF16
+@DEVICE
 @DATA
 @INPUT
 @PAD32
@@ -122,6 +141,9 @@ def prune(
     epochs: int,
     dense_epochs: int,
     dense_lr: float,
+    sparse_training: bool,
+    bf16: bool,
+    device: str,
     data: str | None,
     input_shape: str | None,
     pad32: bool,
@@ -167,6 +189,9 @@ def prune(
         data=spec,
         pad_to=pad_to,
         checkpoint=checkpoint,
+        device=device,
+        bf16=bf16,
+        sparse_training=sparse_training,
         out=out,
         use_cache=resume,
     )

@@ -91,7 +91,7 @@ def _is_path(name: str, module: nn.Conv2d) -> bool:
 
 def as_matrices(module: Product, values: Tensor) -> FloatArray:
     """``values``, of the shape of the module's weight, as (groups, m, k), k ordered as ``LAYOUT`` says."""
-    values = values.detach()
+    values = values.detach().cpu()
     if isinstance(module, nn.Conv2d):
         groups = module.groups
         rows = values.permute(0, 2, 3, 1).reshape(groups, values.shape[0] // groups, -1)

@@ -175,7 +175,7 @@ def apply_block_masks(model: nn.Module, masks: Mapping[str, BlockMask]) -> None:
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         for name, mask in element_masks(model, masks).items():
-            parameters[name].mul_(mask)
+            parameters[name].mul_(mask.to(parameters[name].device))
 
 
 def check_masks(model: nn.Module, masks: Mapping[str, BlockMask]) -> None:

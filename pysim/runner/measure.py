@@ -71,7 +71,7 @@ def measure_study(
     ]
     todo = [(b, level) for b, level in levels if again or level.get("measured_speedup") is None]
     source = Source(preset.data, preset.pad_to)
-    image, _ = next(source.batches.test(1))
+    image = source.first_image()
     disturbed = []
     for done, (block, level) in enumerate(todo):
         progress(f"timing block {block[0]}x{block[1]}", done, len(todo))

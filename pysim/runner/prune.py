@@ -15,7 +15,7 @@ from pysim.pruning.layers import products
 from pysim.result import LevelResult, PruneResult, Trial
 from pysim.runner.methods import DENSE_LR, Init, Level, Plan, make_plan
 from pysim.runner.stages import DenseNetwork, PrunedNetwork, Source, dense_network, pruned_network
-from pysim.training import Progress, no_progress, save_pruned
+from pysim.training import Progress, check_bf16, no_progress, save_pruned
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +37,9 @@ class PruneRunConfig:
         data: As in ``load_dataset``.
         pad_to: Pad images to this size in pixels; None leaves them.
         checkpoint: Weights to start from; a pruned network's file is pruned further.
+        device: ``cpu`` or ``cuda``: what trains and tests.
+        bf16: Train in bfloat16.
+        sparse_training: Retrain on pysim's block-sparse layers, on the CPU.
         out: The file to write. With several trials the block size and the seed become part of its name.
         use_cache: Whether finished or interrupted work may be taken from the cache.
 
@@ -58,6 +61,9 @@ class PruneRunConfig:
     data: str = "fashion-mnist"
     pad_to: int | None = None
     checkpoint: Path | None = None
+    device: str = "cpu"
+    bf16: bool = False
+    sparse_training: bool = False
     out: Path | None = None
     use_cache: bool = True
 
@@ -75,6 +81,8 @@ class PruneRunConfig:
 
     def plan(self, block: tuple[int, int], seed: int) -> Plan:
         """What is to be done for one block size and seed. Raises ConfigError if that cannot be."""
+        if self.sparse_training and self.device != "cpu":
+            raise ConfigError(f"sparse-training: expected device cpu, got {self.device}")
         plan = make_plan(
             self.method,
             replace(self.prune, block=block, seed=seed),
@@ -85,6 +93,8 @@ class PruneRunConfig:
             rewind_step=self.rewind_step,
             level_rate=self.level_rate,
             seed=seed,
+            sparse_training=self.sparse_training,
+            bf16=self.bf16,
         )
         if self.checkpoint is not None and plan.from_scratch:
             raise ConfigError(
@@ -102,7 +112,9 @@ def prune(config: PruneRunConfig, progress: Progress = no_progress) -> PruneResu
     """
     # All that can be refused is refused before minutes are spent.
     plans = {(b, s): config.plan(b, s) for b in config.blocks for s in config.seeds}
-    source = Source(config.data, config.pad_to)
+    source = Source(config.data, config.pad_to, config.device)
+    if config.bf16:
+        check_bf16(source.device)
     check_steps(plans.values(), source)
     dense: dict[int, DenseNetwork] = {}
     trials = []
@@ -150,6 +162,9 @@ def _settings(config: PruneRunConfig) -> dict[str, object]:
         "dense_lr": config.dense_lr,
         "rewind_step": config.rewind_step,
         "level_rate": config.level_rate,
+        "device": config.device,
+        "bf16": config.bf16,
+        "sparse_training": config.sparse_training,
     }
 
 
@@ -168,6 +183,7 @@ def dense_for(
         progress=progress,
         from_scratch=plan.from_scratch,
         snapshot_step=plan.snapshot_step,
+        bf16=config.bf16,
     )
 
 

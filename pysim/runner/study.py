@@ -22,7 +22,7 @@ from pysim.runner.prune import PruneRunConfig, check_steps, dense_for, run_trial
 from pysim.runner.speedup import accelerator_for, simulated_speedup
 from pysim.runner.stages import DenseNetwork, PrunedNetwork, Source
 from pysim.runner.verdict import VERDICTS, Criteria, Rule, decide
-from pysim.training import Progress, no_progress
+from pysim.training import Progress, check_bf16, no_progress
 from pysim.workload import BlockMask
 
 _MAX_BYTES = 1 << 20
@@ -66,6 +66,8 @@ class Preset:
     rewind_step: int = 0
     level_rate: float = 0.2
     pad_to: int | None = None
+    bf16: bool = False
+    sparse_training: bool = False
     criteria: Criteria = field(default_factory=Criteria)
 
 
@@ -248,6 +250,8 @@ def _run_config(preset: Preset, sparsity: float, data: str | None, *, use_cache:
         level_rate=preset.level_rate,
         data=data or preset.data,
         pad_to=preset.pad_to,
+        bf16=preset.bf16,
+        sparse_training=preset.sparse_training,
         use_cache=use_cache,
     )
 
@@ -257,6 +261,7 @@ def run_study(
     preset_name: str,
     *,
     data: str | None = None,
+    device: str = "cpu",
     out: Path | None = None,
     use_cache: bool = True,
     progress: Progress = no_progress,
@@ -269,6 +274,7 @@ def run_study(
         study: What.
         preset_name: A preset of it.
         data: Instead of the preset's.
+        device: ``cpu`` or ``cuda``: what trains and tests.
         out: The results file, written anew after every trial; None for ``results/PRESET.json`` of the study.
         use_cache: Whether finished or interrupted work may be taken from the cache.
         progress: Told how far each stage is.
@@ -285,16 +291,18 @@ def run_study(
         for seed in preset.seeds[: None if sparsity == preset.sparsity else preset.more_seeds]
         for block in config.blocks
     }
-    source = Source(data or preset.data, preset.pad_to)
+    source = Source(data or preset.data, preset.pad_to, device)
+    if preset.bf16:
+        check_bf16(source.device)
     check_steps(plans.values(), source)
     accelerator = accelerator_for(preset.hw, preset.skip)
-    settings: dict[str, object] = asdict(preset) | {"data": source.spec}
+    settings: dict[str, object] = asdict(preset) | {"data": source.spec, "device": device}
     every = VERDICTS[study.name].every_sparsity
     judged = {key for key in plans if every or key[0] == preset.sparsity}
     dense: dict[int, DenseNetwork] = {}
     trials: list[Trial] = []
     masks: dict[str, Mapping[str, BlockMask]] = {}
-    image, _ = next(source.batches.test(1))
+    image = source.first_image()
     for (sparsity, seed, block), plan in plans.items():
 
         def simulate(network: PrunedNetwork, level: Level, seed: int = seed) -> float | None:

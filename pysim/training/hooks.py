@@ -68,7 +68,7 @@ class Snapshot(StepHook):
 
     def begin_step(self, model: nn.Module, step: int, total: int) -> None:
         if step == self._step:
-            self.tensors = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+            self.tensors = {name: tensor.clone().cpu() for name, tensor in model.state_dict().items()}
 
     def state(self) -> dict[str, Tensor]:
         return self.tensors
