@@ -24,7 +24,7 @@ from pysim.cli.options import (
 from pysim.cli.progress import ProgressLine
 
 if TYPE_CHECKING:
-    from pysim.runner import Init
+    from pysim.runner import Init, Layout
 
 
 @click.command(epilog="Example: pysim prune resnet20 --block 4 --method imp --rewind-step 90 --seed 0,1,2")
@@ -64,6 +64,13 @@ if TYPE_CHECKING:
     help="l1, l2, max, taylor, snip, synflow or random.",
 )
 @click.option("--scope", default="layer", show_default=True, help="layer, global, global-norm or erk.")
+@click.option(
+    "--layout",
+    type=click.Choice(["kh,kw,cin", "kernel", "oihw"]),
+    default="kh,kw,cin",
+    show_default=True,
+    help="A block is channels at one kernel position; with whole kernels; or elements in PyTorch's order.",
+)
 @click.option("--structured", is_flag=True, help="Blocks of a block row go together; --block 1: filters.")
 @click.option(
     "--init",
@@ -132,6 +139,7 @@ def prune(
     level_rate: float,
     score: str,
     scope: str,
+    layout: Layout,
     structured: bool,
     init: Init | None,
     mask: str,
@@ -168,6 +176,7 @@ def prune(
         prune_all=prune_all,
         score=score,
         scope=scope,
+        layout=layout,
         structured=structured,
         mask=mask,
         only=only,

@@ -1,6 +1,6 @@
 """The walk from a model's name to a result: train, prune, lower, simulate, time."""
 
-from pysim.pruning import PruneConfig
+from pysim.pruning import Layout, PruneConfig
 from pysim.runner.bench import KernelBenchConfig, bench_kernels
 from pysim.runner.inputs import choose_data
 from pysim.runner.measure import Measured, measure_study
@@ -15,6 +15,7 @@ __all__ = [
     "METHODS",
     "Init",
     "KernelBenchConfig",
+    "Layout",
     "Measured",
     "PruneConfig",
     "PruneRunConfig",

@@ -163,6 +163,10 @@ def make_plan(
         raise ConfigError(f"method {method}: has no mask before training that --init or --mask could control")
     if way.untrained and init == "rewind":
         raise ConfigError(f"method {method}: expected --init keep or reinit, got rewind: nothing was trained")
+    if way.growing == "rigl" and prune.layout == "kernel":
+        raise ConfigError("method rigl: expected layout kh,kw,cin or oihw: it moves blocks one by one")
+    if sparse_training and prune.layout == "oihw":
+        raise ConfigError("sparse-training: expected layout kh,kw,cin or kernel, got oihw")
     if sparse_training and way.growing is not None:
         raise ConfigError(f"sparse-training: expected masks that stay, but those of {method} change")
     if sparse_training and bf16:

@@ -14,7 +14,7 @@ import pysim
 from pysim.atomic import write_bytes_atomic
 from pysim.config import Skip
 from pysim.errors import ConfigError
-from pysim.pruning import PruneConfig
+from pysim.pruning import Layout, PruneConfig
 from pysim.result import StudyResult, Trial
 from pysim.runner.mask_file import masks_path, network_name, save_network_masks
 from pysim.runner.methods import DENSE_LR, Init, Level
@@ -58,6 +58,7 @@ class Preset:
     init: Init | None = None
     score: str = "l1"
     scope: str = "layer"
+    layout: Layout = "kh,kw,cin"
     mask: str = "keep"
     prune_all: bool = False
     epochs: int = 1
@@ -165,6 +166,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "int | None": int,
     "Init | None": str,
     "Skip": str,
+    "Layout": str,
 }
 
 
@@ -238,6 +240,7 @@ def _run_config(preset: Preset, sparsity: float, data: str | None, *, use_cache:
             prune_all=preset.prune_all,
             score=preset.score,
             scope=preset.scope,
+            layout=preset.layout,
             mask=preset.mask,
         ),
         seeds=preset.seeds,
@@ -308,6 +311,8 @@ def run_study(
         def simulate(network: PrunedNetwork, level: Level, seed: int = seed) -> float | None:
             if seed == preset.seeds[0]:
                 masks[network_name(level.prune.block, level.prune.sparsity)] = network.masks
+            if preset.layout == "oihw":  # such blocks can be trained under, not simulated
+                return None
             return simulated_speedup(network.model, network.masks, level.prune.block, image, accelerator)
 
         def labelled(what: str, done: int, total: int, seed: int = seed) -> None:

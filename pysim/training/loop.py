@@ -124,7 +124,7 @@ def train(
         save_every: Steps between saves; an epoch's end is saved too.
         keep_state: Leave the last state when all is done, for a caller who has yet to write the result.
         identity: Of model and data: a state of another identity is refused.
-        channels_last: Layout of weights and images, in which PyTorch's convolutions are faster and pysim's not.
+        channels_last: Layout of weights and images, which PyTorch's convolutions prefer and pysim's do not.
         progress: Called after every step.
 
     Returns:

@@ -25,9 +25,7 @@ IMAGES = 256
 def _problem() -> tuple[nn.Module, dict[str, BlockMask], Batches, TrainConfig]:
     """ResNet-20, 90 % of its 4x4 blocks pruned, and four batches of images."""
     whole = load_dataset("synthetic:1x28x28")
-    few = replace(
-        whole, train_images=whole.train_images[:IMAGES], train_labels=whole.train_labels[:IMAGES]
-    )
+    few = replace(whole, train_images=whole.train_images[:IMAGES], train_labels=whole.train_labels[:IMAGES])
     config = finetune_config(epochs=1, seed=0)
     model = build_model("resnet20", InputShape(channels=1, height=28, width=28, num_classes=10))
     masks = prune_one_shot(model, PruneConfig(block=(4, 4), sparsity=0.9))
