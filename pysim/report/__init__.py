@@ -4,7 +4,7 @@ from pysim.report.bench import render_bench
 from pysim.report.explain import explain
 from pysim.report.figure import check_figure, draw_trade_off, load_trade_off
 from pysim.report.prune import render_prune
-from pysim.report.study import render_study
+from pysim.report.study import render_measured, render_study
 from pysim.report.table import render
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "load_trade_off",
     "render",
     "render_bench",
+    "render_measured",
     "render_prune",
     "render_study",
 ]

@@ -1,8 +1,9 @@
 """The walk from a model's name to a result: train, prune, lower, simulate, time."""
 
-from pysim.pruning import PruneConfig
+from pysim.pruning import Layout, PruneConfig
 from pysim.runner.bench import KernelBenchConfig, bench_kernels
 from pysim.runner.inputs import choose_data
+from pysim.runner.measure import Measured, measure_study
 from pysim.runner.methods import METHODS, Init
 from pysim.runner.prune import PruneRunConfig, prune
 from pysim.runner.run import RunConfig, run
@@ -14,6 +15,8 @@ __all__ = [
     "METHODS",
     "Init",
     "KernelBenchConfig",
+    "Layout",
+    "Measured",
     "PruneConfig",
     "PruneRunConfig",
     "RunConfig",
@@ -24,6 +27,7 @@ __all__ = [
     "describe_system",
     "find_study",
     "load_study",
+    "measure_study",
     "prune",
     "run",
     "run_study",

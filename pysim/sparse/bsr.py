@@ -26,6 +26,7 @@ class BsrMatrix:
 
     Raises:
         ShapeError: An array has the wrong type or shape, or an index is out of place.
+        ConfigError: Blocks straddle kernel positions.
     """
 
     grid: BlockGrid
@@ -34,6 +35,7 @@ class BsrMatrix:
     values: npt.NDArray[np.float32]
 
     def __post_init__(self) -> None:
+        self.grid.check_order("BSR")
         blocks = len(self.col_idx) if isinstance(self.col_idx, np.ndarray) and self.col_idx.ndim else 0
         for name, dtype, shape in (
             ("row_ptr", np.int64, (self.grid.shape[0] + 1,)),
