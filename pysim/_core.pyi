@@ -1,4 +1,4 @@
-from typing import TypeAlias, overload
+from typing import TypeAlias, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -151,7 +151,8 @@ def simulate_cycle(
 
 # csrc/kernels: block-sparse products on this machine.
 
-BsrParts: TypeAlias = tuple[_Grid, npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float32]]
+_ScalarT = TypeVar("_ScalarT", np.float32, np.int8)
+BsrParts: TypeAlias = tuple[_Grid, npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[_ScalarT]]
 
 class SpmmPlan:
     def __init__(
@@ -180,6 +181,29 @@ class SpmmPlan:
         self, dy: npt.NDArray[np.float32], x: npt.NDArray[np.float32], values: npt.NDArray[np.float32]
     ) -> None: ...
 
+class Int8SpmmPlan:
+    def __init__(
+        self,
+        grid: _Grid,
+        row_ptr: npt.NDArray[np.int64],
+        col_idx: npt.NDArray[np.int32],
+        values: npt.NDArray[np.int8],
+        *,
+        signed_input: bool,
+        input_zero_point: int,
+        sum_bias: list[int],
+        scale: list[float],
+        bias: list[float],
+        output: str,
+        output_zero_point: int,
+        relu: bool,
+        isa: str,
+        threads: int,
+    ) -> None: ...
+    @property
+    def isa(self) -> str: ...
+    def run(self, x: npt.NDArray[np.generic], y: npt.NDArray[np.generic]) -> None: ...
+
 class ConvPlan:
     def run(
         self,
@@ -198,7 +222,7 @@ class ConvInputGradient:
 class ConvWeights:
     def __init__(
         self,
-        groups: list[BsrParts],
+        groups: list[BsrParts[np.float32]],
         *,
         kernel: tuple[int, int],
         stride: tuple[int, int],
@@ -243,8 +267,10 @@ def check_bsr(
     grid: _Grid,
     row_ptr: npt.NDArray[np.int64],
     col_idx: npt.NDArray[np.int32],
-    values: npt.NDArray[np.float32],
+    values: npt.NDArray[np.generic],
 ) -> None: ...
 def isa_report() -> list[tuple[str, bool, str]]: ...
+def int8_isa_report() -> list[tuple[str, bool, str]]: ...
 def resolve_isa(requested: str) -> str: ...
+def resolve_int8_isa(requested: str, *, missing: list[str] = ...) -> str: ...
 def cuda_status() -> tuple[bool, list[str], str]: ...

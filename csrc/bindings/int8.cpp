@@ -107,13 +107,6 @@ void bind_int8(py::module_& m) {
       .def("run", &BoundInt8Spmm::run, py::arg("x"), py::arg("y"))
       .def_readonly("isa", &BoundInt8Spmm::isa);
 
-  m.def(
-      "check_int8_bsr",
-      [](const GridTuple& grid, const I64& row_ptr, const I32& col_idx, const I8& values) {
-        view_int8(grid, row_ptr, col_idx, values).blocks.check();
-      },
-      py::arg("grid"), py::arg("row_ptr").noconvert(), py::arg("col_idx").noconvert(),
-      py::arg("values").noconvert());
   m.def("int8_isa_report", [] {
     std::vector<std::tuple<std::string, bool, std::string>> rows;
     for (const Int8IsaStatus& status : int8_isa_report())

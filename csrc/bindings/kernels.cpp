@@ -335,8 +335,8 @@ void bind_kernels(py::module_& m) {
 
   m.def(
       "check_bsr",
-      [](const GridTuple& grid, const I64& row_ptr, const I32& col_idx, const F32& values) {
-        view_bsr(grid, row_ptr, col_idx, values).check();
+      [](const GridTuple& grid, const I64& row_ptr, const I32& col_idx, const py::array& values) {
+        view_blocks(grid, row_ptr, col_idx, values).check();
       },
       py::arg("grid"), py::arg("row_ptr").noconvert(), py::arg("col_idx").noconvert(),
       py::arg("values").noconvert());

@@ -16,6 +16,7 @@ from pysim.sparse.bsr import BsrMatrix
 
 Float32Array = npt.NDArray[np.float32]
 ArrayT = TypeVar("ArrayT", Float32Array, Tensor)
+ScalarT = TypeVar("ScalarT", bound=np.generic)
 
 
 def check_matrix(matrix: BsrMatrix, where: str) -> None:
@@ -73,17 +74,22 @@ def empty_like(x: ArrayT, shape: tuple[int, ...]) -> ArrayT:
 
 
 def as_numpy(array: Float32Array | Tensor, where: str) -> Float32Array:
+    """``typed_numpy`` for float32."""
+    return typed_numpy(array, where, "float32")
+
+
+def typed_numpy(array: npt.NDArray[ScalarT] | Tensor, where: str, dtype: str) -> npt.NDArray[ScalarT]:
     """The same memory as a numpy array. Raises ShapeError for another type, dtype or device."""
     if isinstance(array, Tensor):
         if array.device.type != "cpu" or array.layout != torch.strided:
             raise ShapeError(
                 f"{where}: expected a dense tensor on the CPU, got {array.layout} on {array.device}"
             )
-        if array.dtype != torch.float32:
-            raise ShapeError(f"{where}: expected float32, got {array.dtype}")
+        if array.dtype != getattr(torch, dtype):
+            raise ShapeError(f"{where}: expected {dtype}, got {array.dtype}")
         return array.detach().numpy() if array.requires_grad else array.numpy()
     if not isinstance(array, np.ndarray):
-        raise ShapeError(f"{where}: expected a float32 array, got {type(array).__name__}")
-    if array.dtype != np.float32:
-        raise ShapeError(f"{where}: expected float32, got {array.dtype}")
+        raise ShapeError(f"{where}: expected a {dtype} array, got {type(array).__name__}")
+    if array.dtype != dtype:
+        raise ShapeError(f"{where}: expected {dtype}, got {array.dtype}")
     return array
