@@ -139,7 +139,8 @@ class Int8BsrMatrix(_Blocks[np.int8]):
     @classmethod
     def _converted(cls, w: npt.ArrayLike) -> npt.NDArray[np.int8]:
         array = np.asarray(w)
-        small = array.astype(np.int8)
-        if array.dtype.kind not in "iub" or not np.array_equal(small, array):
-            raise ShapeError("BSR: expected integers from -128 to 127 as weights, got others")
-        return small
+        if array.dtype.kind in "iu":
+            small = array.astype(np.int8)
+            if np.array_equal(small, array):
+                return small
+        raise ShapeError("BSR: expected integers from -128 to 127 as weights, got others")

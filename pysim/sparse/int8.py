@@ -147,7 +147,8 @@ def _biases(bias: npt.ArrayLike | None, m: int, output: str) -> tuple[list[int],
 
 def _scales(scale: npt.ArrayLike, m: int) -> list[float]:
     try:
-        array = np.asarray(scale, dtype=np.float32)
+        with np.errstate(over="ignore"):  # the core refuses what becomes infinite
+            array = np.asarray(scale, dtype=np.float32)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"scale: expected {m} numbers or one, got {scale!r}") from error
     if array.shape not in ((), (m,)):

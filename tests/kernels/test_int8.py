@@ -1,4 +1,4 @@
-"""8-bit products on every instruction set: sums equal int64 arithmetic, results numpy's float32, bit for bit."""
+"""8-bit products on every instruction set: sums equal int64's, results numpy's float32, bit for bit."""
 
 import numpy as np
 import pytest
@@ -256,7 +256,7 @@ def test_where_vnni_is_missing_avx512_means_avx2():
     assert resolve("avx2") == "avx2"
     with pytest.raises(ValueError, match="isa: expected one of scalar, avx2, got avx512_vnni: left out"):
         resolve("avx512_vnni", missing=["avx_vnni", "avx512_vnni"])
-    with pytest.raises(ValueError, match="isa: expected one of .*, got mmx"):
+    with pytest.raises(ValueError, match=r"isa: expected one of .*, got mmx"):
         resolve("mmx")
     if "avx512_vnni" in available_int8_isas():
         assert resolve("avx512") == "avx512_vnni"
