@@ -166,6 +166,7 @@ class SpmmPlan:
         relu: bool = False,
         trainable: bool = False,
         transposed: bool = False,
+        bfloat16: bool = False,
         isa: str,
         threads: int,
     ) -> None: ...

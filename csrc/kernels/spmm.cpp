@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "kernels/bfloat16.h"
 #include "kernels/thread_pool.h"
 
 namespace pysim {
@@ -20,7 +21,7 @@ constexpr std::int64_t kGradientColumns = 1024;
 }  // namespace
 
 SpmmPlan::SpmmPlan(const BsrView& matrix, Form form, std::vector<float> bias, bool relu,
-                   const KernelTable& kernels, int threads)
+                   const KernelTable& kernels, int threads, Weights weights)
     : matrix_(form == Form::transposed ? PackedMatrix::transposed(matrix)
                                        : PackedMatrix(matrix, form == Form::trainable)),
       bias_(std::move(bias)),
@@ -32,6 +33,20 @@ SpmmPlan::SpmmPlan(const BsrView& matrix, Form form, std::vector<float> bias, bo
   require(bias_.empty() || static_cast<std::int64_t>(bias_.size()) == m_, "spmm",
           "a bias of " + std::to_string(m_), std::to_string(bias_.size()));
   check_threads(threads, "spmm");
+  if (weights == Weights::bfloat16) bfloat16_ = matrix_.release_as_bfloat16();
+}
+
+/// Weights of bfloat16 are widened slab by slab, just before they are multiplied: so every kernel takes them, and only
+/// half the bytes come from memory.
+Slab SpmmPlan::slab(std::int64_t slab) const {
+  Slab result = matrix_.slab(slab);
+  if (bfloat16_.empty()) return result;
+  thread_local std::vector<float> widened;
+  const std::int64_t count = result.elements * result.rows;
+  if (static_cast<std::int64_t>(widened.size()) < count) widened.resize(static_cast<std::size_t>(count));
+  bfloat16_kernels(kernels_).widen(bfloat16_.data() + matrix_.weights_before(slab), count, widened.data());
+  result.weights = widened.data();
+  return result;
 }
 
 void SpmmPlan::run(const float* x, std::int64_t x_pitch, std::int64_t n, const float* residual,
@@ -56,7 +71,7 @@ void SpmmPlan::run(const float* x, std::int64_t x_pitch, std::int64_t n, const f
       const ColumnRun run{begin, begin, end - begin};
       for (std::int64_t s = slab_begin; s < slab_end; ++s) {
         const std::int64_t row = matrix_.first_row(s);
-        kernels_.slab(matrix_.slab(s), x, x_pitch, &run, 1, n - end, epilogue_at(row), y + row * y_pitch,
+        kernels_.slab(slab(s), x, x_pitch, &run, 1, n - end, epilogue_at(row), y + row * y_pitch,
                       y_pitch);
       }
     }
@@ -64,7 +79,11 @@ void SpmmPlan::run(const float* x, std::int64_t x_pitch, std::int64_t n, const f
   const auto multiply_narrow = [&](std::int64_t slab_begin, std::int64_t slab_end) {
     for (std::int64_t s = slab_begin; s < slab_end; ++s) {
       const std::int64_t row = matrix_.first_row(s);
-      kernels_.narrow(matrix_.slab(s), x, x_pitch, static_cast<int>(n), epilogue_at(row), y + row * y_pitch,
+      if (!bfloat16_.empty() &&
+          bfloat16_kernels(kernels_).narrow(matrix_.slab(s), bfloat16_.data() + matrix_.weights_before(s), x, x_pitch,
+                                            static_cast<int>(n), epilogue_at(row), y + row * y_pitch, y_pitch))
+        continue;
+      kernels_.narrow(slab(s), x, x_pitch, static_cast<int>(n), epilogue_at(row), y + row * y_pitch,
                       y_pitch);
     }
   };
