@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pysim import _core
 from pysim.errors import ConfigError, ShapeError
-from pysim.sparse.arrays import as_config_error, integer, isa_name, typed_numpy
+from pysim.sparse.arrays import as_config_error, element_type, integer, isa_name, typed_numpy
 from pysim.sparse.bsr import Int8BsrMatrix
 
 InputType = Literal["uint8", "int8"]
@@ -79,7 +79,7 @@ class Int8SpmmPlan:
             raise ConfigError(f"scale: expected {'none' if output == 'int32' else 'one'} for {output} output")
         m = matrix.grid.m
         sum_bias, real_bias = _biases(bias, m, output)
-        self._m, self._input_dtype, self._output = m, input_dtype, output
+        self._m, self._input, self._output = m, element_type(input_dtype), element_type(output)
         with as_config_error("int8 spmm"):
             self._plan = _core.Int8SpmmPlan(
                 *matrix.parts,
@@ -110,7 +110,7 @@ class Int8SpmmPlan:
         Raises:
             ShapeError: An array has the wrong type, shape, layout or device, or the two overlap.
         """
-        source: npt.NDArray[np.generic] = typed_numpy(x, "int8 spmm input", self._input_dtype)
+        source: npt.NDArray[np.generic] = typed_numpy(x, "int8 spmm input", self._input)
         if source.ndim != 2:
             raise ShapeError(f"int8 spmm input: expected shape (k, n), got {source.shape}")
         result = self._empty(x, source.shape[1]) if out is None else out
@@ -123,8 +123,8 @@ class Int8SpmmPlan:
 
     def _empty(self, x: AnyArrayT, n: int) -> AnyArrayT:
         if isinstance(x, Tensor):
-            return torch.empty((self._m, n), dtype=getattr(torch, self._output))
-        return np.empty((self._m, n), dtype=self._output)
+            return torch.empty((self._m, n), dtype=self._output.torch)
+        return np.empty((self._m, n), dtype=self._output.numpy)
 
 
 def _biases(bias: npt.ArrayLike | None, m: int, output: str) -> tuple[list[int], list[float]]:

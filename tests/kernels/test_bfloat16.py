@@ -85,7 +85,7 @@ def test_many_columns_have_the_bits_of_the_float32_kernel(isa, n):
 
 
 def test_rounding_is_to_nearest_even_and_keeps_what_is_no_number(isa):
-    """By hand: 1 + 2^-8 is halfway between 1 and 1 + 2^-7, and 1 is even; 1 + 3 * 2^-8 goes up to 1 + 2^-6."""
+    """By hand: 1 + 2^-8 is halfway between 1 and 1 + 2^-7, and 1 is even; 1 + 3 * 2^-8 goes to 1 + 2^-6."""
     tiny = np.float32(1e-45)
     w = np.array(
         [[1 + 2**-8, 1 + 3 * 2**-8, -1 - 2**-8, 1 + 2**-8 + 2**-20, 3.4e38, np.inf, np.nan, tiny, -0.0]],
