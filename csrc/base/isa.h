@@ -29,8 +29,8 @@ std::vector<IsaStatus> isa_report();
 /// Throws std::invalid_argument if the name is unknown or that instruction set is not available here.
 Isa resolve_isa(std::string_view requested);
 
-/// Instruction sets of the 8-bit products in rising order of speed. AVX-512 without VNNI is not among them: it has
-/// no 8-bit product, so such a CPU runs avx2.
+/// Instruction sets of the 8-bit products in rising order of speed. AVX-512 without VNNI is not among them:
+/// it has no 8-bit product, so such a CPU runs avx2.
 enum class Int8Isa { scalar, avx2, avx_vnni, avx512_vnni };
 
 /// One of them on this machine.

@@ -1,5 +1,5 @@
-// Checks of numpy arrays before the core sees their memory. They run before every product: text is made only when
-// there is something to say.
+// Checks of numpy arrays before the core sees their memory. They run before every product: text is made only
+// when there is something to say.
 #pragma once
 
 #include <pybind11/numpy.h>

@@ -102,8 +102,8 @@ void bind_int8(py::module_& m) {
            }),
            py::arg("grid"), py::arg("row_ptr").noconvert(), py::arg("col_idx").noconvert(),
            py::arg("values").noconvert(), py::kw_only(), py::arg("signed_input"), py::arg("input_zero_point"),
-           py::arg("sum_bias"), py::arg("scale"), py::arg("bias"), py::arg("output"), py::arg("output_zero_point"),
-           py::arg("relu"), py::arg("isa"), py::arg("threads"))
+           py::arg("sum_bias"), py::arg("scale"), py::arg("bias"), py::arg("output"),
+           py::arg("output_zero_point"), py::arg("relu"), py::arg("isa"), py::arg("threads"))
       .def("run", &BoundInt8Spmm::run, py::arg("x"), py::arg("y"))
       .def_readonly("isa", &BoundInt8Spmm::isa);
 

@@ -7,8 +7,8 @@ void widen(const std::uint16_t* from, std::int64_t count, float* to) {
   for (std::int64_t i = 0; i < count; ++i) to[i] = std::bit_cast<float>(std::uint32_t{from[i]} << 16);
 }
 
-bool compute_narrow(const Slab&, const std::uint16_t*, const float*, std::int64_t, int, const Epilogue&, float*,
-                    std::int64_t) {
+bool compute_narrow(const Slab&, const std::uint16_t*, const float*, std::int64_t, int, const Epilogue&,
+                    float*, std::int64_t) {
   return false;
 }
 

@@ -15,13 +15,13 @@ inline std::uint16_t to_bfloat16(float value) {
   return static_cast<std::uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
-/// What an instruction set does with such weights. Most products widen a slab's weights and run the float32 kernel;
-/// products of few columns, which mostly wait for weights, have kernels of their own.
+/// What an instruction set does with such weights. Most products widen a slab's weights and run the float32
+/// kernel; products of few columns, which mostly wait for weights, have kernels of their own.
 struct Bfloat16Kernels {
   /// to[i] = from[i], exactly.
   void (*widen)(const std::uint16_t* from, std::int64_t count, float* to);
-  /// As NarrowKernel, with these weights instead of the slab's. Returns false and does nothing if there is no kernel
-  /// for this slab, pitch and n.
+  /// As NarrowKernel, with these weights instead of the slab's. Returns false and does nothing if there is no
+  /// kernel for this slab, pitch and n.
   bool (*narrow)(const Slab& slab, const std::uint16_t* weights, const float* x, std::int64_t pitch, int n,
                  const Epilogue& epilogue, float* y, std::int64_t y_pitch);
 };

@@ -31,9 +31,7 @@ inline __m256 two_floats(const float* p) {
 inline Vec spread(const float* p) {
   return {_mm256_permutevar8x32_ps(two_floats(p), _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1))};
 }
-inline Vec repeat(const float* p, int count) {
-  return {count == 1 ? _mm256_broadcast_ss(p) : two_floats(p)};
-}
+inline Vec repeat(const float* p, int count) { return {count == 1 ? _mm256_broadcast_ss(p) : two_floats(p)}; }
 
 }  // namespace
 

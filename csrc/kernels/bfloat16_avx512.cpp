@@ -16,7 +16,9 @@ inline Vec zero() { return {_mm512_setzero_ps()}; }
 inline Vec add(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
 inline Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 inline void store(float* p, Vec a) { _mm512_storeu_ps(p, a.v); }
-inline __m512i every_fourth_lane() { return _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3); }
+inline __m512i every_fourth_lane() {
+  return _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+}
 inline Vec load_wide(const std::uint16_t* p) {
   const __m512i bits =
       _mm512_maskz_cvtepu16_epi32(kAllLanes, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));

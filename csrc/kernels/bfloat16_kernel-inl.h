@@ -1,10 +1,12 @@
-// Few columns with weights of bfloat16, for any vector width. A source file defines Vec, zero, add, fma, store and
+// Few columns with weights of bfloat16, for any vector width. A source file defines Vec, zero, add, fma,
+// store and
 //
-//   Vec load_wide(const std::uint16_t*): kLanes weights; Vec spread_wide(const std::uint16_t*): lane i is the weight of
-//   row i / (kLanes / 4) of 4; Vec spread(const float*): lane i is p[i / 4]; Vec repeat(const float*, int count): lane i
-//   is p[i % (kLanes / 4)], only `count` floats are read; constexpr int kLanes
+//   Vec load_wide(const std::uint16_t*): kLanes weights; Vec spread_wide(const std::uint16_t*): lane i is the
+//   weight of row i / (kLanes / 4) of 4; Vec spread(const float*): lane i is p[i / 4]; Vec repeat(const
+//   float*, int count): lane i is p[i % (kLanes / 4)], only `count` floats are read; constexpr int kLanes
 //
-// in an anonymous namespace and then includes this file once. Nothing here may be visible outside of that file.
+// in an anonymous namespace and then includes this file once. Nothing here may be visible outside of that
+// file.
 
 namespace {
 
@@ -58,8 +60,9 @@ void compute_column(const pysim::Slab& slab, const std::uint16_t* weights, const
 
 // Few columns: lanes are rows x columns.
 template <int kVectors>
-void compute_columns(const pysim::Slab& slab, const std::uint16_t* weights, const float* x, std::int64_t pitch, int n,
-                     const pysim::Epilogue& epilogue, float* y, std::int64_t y_pitch) {
+void compute_columns(const pysim::Slab& slab, const std::uint16_t* weights, const float* x,
+                     std::int64_t pitch, int n, const pysim::Epilogue& epilogue, float* y,
+                     std::int64_t y_pitch) {
   constexpr int kChains = 4;
   int counts[kVectors];
   for (int v = 0; v < kVectors; ++v) counts[v] = n - v * kGroup < kGroup ? n - v * kGroup : kGroup;
@@ -85,7 +88,8 @@ void compute_columns(const pysim::Slab& slab, const std::uint16_t* weights, cons
     const Vec weight = spread_wide(weights);
     const float* const row = x + slab.offsets[e] * pitch;
 #pragma GCC unroll 16
-    for (int v = 0; v < kVectors; ++v) sum[0][v] = fma(weight, repeat(row + v * kGroup, counts[v]), sum[0][v]);
+    for (int v = 0; v < kVectors; ++v)
+      sum[0][v] = fma(weight, repeat(row + v * kGroup, counts[v]), sum[0][v]);
     weights += kRows;
   }
   float lanes[kVectors][kLanes];
@@ -98,8 +102,8 @@ void compute_columns(const pysim::Slab& slab, const std::uint16_t* weights, cons
   }
 }
 
-bool compute_narrow(const pysim::Slab& slab, const std::uint16_t* weights, const float* x, std::int64_t pitch, int n,
-                    const pysim::Epilogue& epilogue, float* y, std::int64_t y_pitch) {
+bool compute_narrow(const pysim::Slab& slab, const std::uint16_t* weights, const float* x, std::int64_t pitch,
+                    int n, const pysim::Epilogue& epilogue, float* y, std::int64_t y_pitch) {
   if (slab.rows != kRows || n > 2 * kGroup) return false;
   if (n == 1 && pitch == 1 && slab.side_by_side >= kGroup) {
     compute_column(slab, weights, x, epilogue, y, y_pitch);

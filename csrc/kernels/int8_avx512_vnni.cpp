@@ -1,5 +1,5 @@
-// 8-bit products on AVX-512 VNNI. Compiled with -mavx512f -mavx512bw -mavx512vl -mavx512vnni; exports its table and
-// nothing else.
+// 8-bit products on AVX-512 VNNI. Compiled with -mavx512f -mavx512bw -mavx512vl -mavx512vnni; exports its
+// table and nothing else.
 #include <immintrin.h>
 
 #include "kernels/int8_kernel.h"
@@ -97,8 +97,8 @@ inline void store_bytes(std::uint8_t* p, Vec a, int count) {
 template <bool kWhole>
 inline void pack_unit(const std::uint8_t* const* rows, int count, std::uint8_t flip, std::uint8_t* out) {
   const __m512i words = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-  const __m512i bytes =
-      _mm512_maskz_broadcast_i32x4(kAllLanes, _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+  const __m512i bytes = _mm512_maskz_broadcast_i32x4(
+      kAllLanes, _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
   __m512i in;
   if constexpr (kWhole) {
     in = _mm512_maskz_broadcast_i32x4(0x000f, load16(rows[0]));

@@ -1,5 +1,5 @@
-// 8-bit products on AVX-VNNI: 256-bit registers, for CPUs without AVX-512. Compiled with -mavx2 -mavxvnni; exports its
-// table and nothing else.
+// 8-bit products on AVX-VNNI: 256-bit registers, for CPUs without AVX-512. Compiled with -mavx2 -mavxvnni;
+// exports its table and nothing else.
 #include <immintrin.h>
 
 #include "kernels/int8_kernel.h"

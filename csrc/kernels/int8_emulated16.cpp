@@ -1,5 +1,5 @@
-// The 16-lane body of 8-bit products on pairs of AVX2 registers, so that the tiles and tails of AVX-512 VNNI are tested
-// without it. Slow by design; reachable from tests only.
+// The 16-lane body of 8-bit products on pairs of AVX2 registers, so that the tiles and tails of AVX-512 VNNI
+// are tested without it. Slow by design; reachable from tests only.
 #include <immintrin.h>
 
 #include "kernels/int8_kernel.h"
@@ -42,7 +42,9 @@ inline Weight weight(const std::int8_t* p, int row) {
   return {weight8<kRows>(p, row), weight8<kRows>(p, row)};
 }
 inline Weight spread(const std::int8_t* p) { return {spread8<4, 0>(p), spread8<4, 2>(p)}; }
-inline Vec dot(Vec sum, In x, Weight w) { return {dot8(sum.low, x.low, w.low), dot8(sum.high, x.high, w.high)}; }
+inline Vec dot(Vec sum, In x, Weight w) {
+  return {dot8(sum.low, x.low, w.low), dot8(sum.high, x.high, w.high)};
+}
 inline Reals to_reals(Vec a) { return {to_reals8(a.low), to_reals8(a.high)}; }
 inline Reals fill_reals(float value) { return {fill_reals8(value), fill_reals8(value)}; }
 inline Reals multiply(Reals a, Reals b) { return {multiply8(a.low, b.low), multiply8(a.high, b.high)}; }

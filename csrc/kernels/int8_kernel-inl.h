@@ -100,8 +100,9 @@ void compute_tile(const pysim::QuadSlab& slab, const std::uint8_t* packed, std::
 }
 
 template <int kRows, int kVectors>
-void choose_tile(int vectors, const pysim::QuadSlab& slab, const std::uint8_t* packed, std::int64_t quad_pitch,
-                 int last, const pysim::Int8Finish& finish, void* y, std::int64_t y_pitch, std::int64_t column) {
+void choose_tile(int vectors, const pysim::QuadSlab& slab, const std::uint8_t* packed,
+                 std::int64_t quad_pitch, int last, const pysim::Int8Finish& finish, void* y,
+                 std::int64_t y_pitch, std::int64_t column) {
   if (vectors == kVectors) {
     compute_tile<kRows, kVectors>(slab, packed, quad_pitch, last, finish, y, y_pitch, column);
   } else if constexpr (kVectors > 1) {
@@ -131,8 +132,8 @@ void compute_rows(const pysim::QuadSlab& slab, const std::uint8_t* packed, std::
 
 // Few columns: lanes are 4 rows x columns.
 template <int kVectors>
-void compute_columns(const pysim::QuadSlab& slab, const std::uint8_t* packed, std::int64_t quad_pitch, int columns,
-                     const pysim::Int8Finish& finish, void* y, std::int64_t y_pitch) {
+void compute_columns(const pysim::QuadSlab& slab, const std::uint8_t* packed, std::int64_t quad_pitch,
+                     int columns, const pysim::Int8Finish& finish, void* y, std::int64_t y_pitch) {
   constexpr int kGroup = kLanes / 4;
   constexpr int kChains = 4;
   Vec sum[kChains][kVectors];
@@ -167,8 +168,7 @@ void compute_columns(const pysim::QuadSlab& slab, const std::uint8_t* packed, st
   for (int v = 0; v < kVectors; ++v) {
     store_ints(mixed, add(add(sum[0][v], sum[1][v]), add(sum[2][v], sum[3][v])), kLanes);
     for (int r = 0; r < 4; ++r) {
-      for (int j = 0; j < kGroup; ++j)
-        lanes[(r * kVectors + v) * kGroup + j] = mixed[r * kGroup + j];
+      for (int j = 0; j < kGroup; ++j) lanes[(r * kVectors + v) * kGroup + j] = mixed[r * kGroup + j];
     }
   }
   for (int r = 0; r < 4; ++r) {
@@ -225,8 +225,7 @@ void compute_column(const pysim::QuadSlab& slab, const std::uint8_t* packed, std
   }
   std::int32_t rows[4];
   store4(rows, sum[0]);
-  for (int r = 0; r < 4; ++r)
-    write(finish, r, add(fill(rows[r]), fill(slab.start[r])), y, r * y_pitch, 1);
+  for (int r = 0; r < 4; ++r) write(finish, r, add(fill(rows[r]), fill(slab.start[r])), y, r * y_pitch, 1);
 }
 
 void pack(const std::uint8_t* x, std::int64_t pitch, const std::int32_t* rows, std::int64_t quads,

@@ -1,5 +1,5 @@
-// The innermost work of 8-bit products: columns packed four reduction elements at a time, and one slab of output
-// rows against them.
+// The innermost work of 8-bit products: columns packed four reduction elements at a time, and one slab of
+// output rows against them.
 #pragma once
 
 #include <cstdint>
@@ -29,8 +29,8 @@ struct QuadSlab {
 };
 
 /// What is done to a finished sum. For int32: ReLU. Else v = float(sum) * scale + bias, each step rounded to
-/// nearest even; float32 takes ReLU then; 8-bit results are round(min(max(v, low), high)) + zero_point, with the
-/// range of the type and ReLU in low and high.
+/// nearest even; float32 takes ReLU then; 8-bit results are round(min(max(v, low), high)) + zero_point, with
+/// the range of the type and ReLU in low and high.
 struct Int8Finish {
   Int8Output output = Int8Output::int32;
   const float* scale = nullptr;  ///< One for each row of the slab, as is bias.
@@ -43,15 +43,18 @@ struct Int8Finish {
 
 /// out[q * quad_pitch + 4 j + i] = x[rows[4 q + i] * pitch + j] ^ flip, for every quad q and column j.
 ///
-/// Reads exactly those columns; writes whole units of kPackColumns. `flip` is 0x80 to add 128 to signed values.
-using Int8Pack = void (*)(const std::uint8_t* x, std::int64_t pitch, const std::int32_t* rows, std::int64_t quads,
-                          std::int64_t columns, std::uint8_t flip, std::uint8_t* out, std::int64_t quad_pitch);
+/// Reads exactly those columns; writes whole units of kPackColumns. `flip` is 0x80 to add 128 to signed
+/// values.
+using Int8Pack = void (*)(const std::uint8_t* x, std::int64_t pitch, const std::int32_t* rows,
+                          std::int64_t quads, std::int64_t columns, std::uint8_t flip, std::uint8_t* out,
+                          std::int64_t quad_pitch);
 
-/// Y[r][j] = finish(start[r] + sum over quads q and i < 4 of weight[q][r][i] * packed[quads[q]][j][i]) for the
-/// columns j; packed values are unsigned. Sums wrap at 32 bits. Reads up to one vector behind a packed column;
-/// writes the columns of Y alone, whose elements are what finish.output says.
+/// Y[r][j] = finish(start[r] + sum over quads q and i < 4 of weight[q][r][i] * packed[quads[q]][j][i]) for
+/// the columns j; packed values are unsigned. Sums wrap at 32 bits. Reads up to one vector behind a packed
+/// column; writes the columns of Y alone, whose elements are what finish.output says.
 using Int8SlabKernel = void (*)(const QuadSlab& slab, const std::uint8_t* packed, std::int64_t quad_pitch,
-                                std::int64_t columns, const Int8Finish& finish, void* y, std::int64_t y_pitch);
+                                std::int64_t columns, const Int8Finish& finish, void* y,
+                                std::int64_t y_pitch);
 
 /// The entry points of one instruction set.
 struct Int8Kernels {
@@ -61,8 +64,8 @@ struct Int8Kernels {
   Int8SlabKernel column;
   /// Columns packed at one time: a multiple of kPackColumns and of the slab kernel's tiles.
   int panel_columns;
-  /// Weights of a quad are bytes (rows x 4); or, if set, 16 bits wide, the first and third of each quad for all rows
-  /// and then the second and fourth.
+  /// Weights of a quad are bytes (rows x 4); or, if set, 16 bits wide, the first and third of each quad for
+  /// all rows and then the second and fourth.
   bool widened;
 };
 

@@ -7,11 +7,12 @@ namespace pysim {
 namespace {
 
 // Packing a quad takes as long as this many rows' products with it.
-constexpr std::int64_t kPackCost = 6;
+constexpr std::int64_t kPackCost = 4;
 
 }  // namespace
 
-void QuadMatrix::list_elements(const BsrView& matrix, std::int64_t block_row, std::vector<Element>& elements) {
+void QuadMatrix::list_elements(const BsrView& matrix, std::int64_t block_row,
+                               std::vector<Element>& elements) {
   const BlockGrid& grid = matrix.grid;
   elements.clear();
   for (std::int64_t b = matrix.row_ptr[block_row]; b < matrix.row_ptr[block_row + 1]; ++b) {
@@ -95,7 +96,8 @@ QuadMatrix::QuadMatrix(const Int8View& matrix, bool widened) : quad_bytes_(widen
   const BlockGrid& grid = blocks.grid;
   // At once: a size that cannot be had fails here, not after filling the machine.
   sums_.resize(index(grid.m));
-  slabs_.reserve(index(grid.m / grid.bh * ceil_div(grid.bh, kSlabRows) + ceil_div(grid.m % grid.bh, kSlabRows)));
+  slabs_.reserve(
+      index(grid.m / grid.bh * ceil_div(grid.bh, kSlabRows) + ceil_div(grid.m % grid.bh, kSlabRows)));
   gathered_ = gathering_pays(blocks);
   std::vector<std::int32_t> packed;  // Where aligned quads went: the rows of X in front of each.
   if (!gathered_) {

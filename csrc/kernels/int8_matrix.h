@@ -24,11 +24,12 @@ struct QuadGroup {
   bool side_by_side;  ///< Their rows of X follow each other.
 };
 
-/// W cut into slabs of at most kSlabRows output rows, each with the quads of reduction elements it keeps. Immutable.
+/// W cut into slabs of at most kSlabRows output rows, each with the quads of reduction elements it keeps.
+/// Immutable.
 ///
-/// Quads are cut in one of two ways, whichever takes less work. Aligned: elements 4 q .. 4 q + 3 of the reduction are
-/// a quad, packed once for all slabs; a slab keeps whole quads, with zeros for what its blocks do not cover. Gathered:
-/// every block row packs the elements that it keeps, four by four, for itself.
+/// Quads are cut in one of two ways, whichever takes less work. Aligned: elements 4 q .. 4 q + 3 of the
+/// reduction are a quad, packed once for all slabs; a slab keeps whole quads, with zeros for what its blocks
+/// do not cover. Gathered: every block row packs the elements that it keeps, four by four, for itself.
 class QuadMatrix {
  public:
   /// Sums of a row's positive and of its negative weights.
@@ -41,7 +42,8 @@ class QuadMatrix {
   QuadMatrix(const Int8View& matrix, bool widened);
 
   const std::vector<QuadGroup>& groups() const { return groups_; }
-  /// Rows of X, kQuad for each packed quad. Places that no weight covers repeat some row; their weights are zero.
+  /// Rows of X, kQuad for each packed quad. Places that no weight covers repeat some row; their weights are
+  /// zero.
   const std::int32_t* rows(const QuadGroup& group) const { return rows_.data() + kQuad * group.quad_begin; }
   const std::vector<RowSums>& row_sums() const { return sums_; }
 
@@ -71,7 +73,8 @@ class QuadMatrix {
   bool gathering_pays(const BsrView& matrix);
   void pack_rows(const std::vector<std::int64_t>& used, std::int64_t k);
   void add_slab(const Int8View& matrix, const std::vector<Element>& elements,
-                const std::vector<std::int32_t>& quads, std::int64_t first_row, std::int64_t rows, std::int64_t down);
+                const std::vector<std::int32_t>& quads, std::int64_t first_row, std::int64_t rows,
+                std::int64_t down);
 
   bool gathered_ = false;
   int quad_bytes_;

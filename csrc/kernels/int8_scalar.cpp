@@ -36,8 +36,8 @@ void write(const Int8Finish& finish, int row, std::int32_t sum, void* y, std::in
   static_cast<std::uint8_t*>(y)[at] = static_cast<std::uint8_t>(rounded);
 }
 
-void compute_slab(const QuadSlab& slab, const std::uint8_t* packed, std::int64_t quad_pitch, std::int64_t columns,
-                  const Int8Finish& finish, void* y, std::int64_t y_pitch) {
+void compute_slab(const QuadSlab& slab, const std::uint8_t* packed, std::int64_t quad_pitch,
+                  std::int64_t columns, const Int8Finish& finish, void* y, std::int64_t y_pitch) {
   for (int r = 0; r < slab.rows; ++r) {
     for (std::int64_t j = 0; j < columns; ++j) {
       auto sum = static_cast<std::uint32_t>(slab.start[r]);

@@ -38,7 +38,8 @@ void check_range(std::int64_t value, bool is_signed, const char* where) {
 }
 
 void check_reals(const std::vector<float>& values, const char* where) {
-  for (const float value : values) require(std::isfinite(value), where, "finite numbers", std::to_string(value));
+  for (const float value : values)
+    require(std::isfinite(value), where, "finite numbers", std::to_string(value));
 }
 
 void check_length(std::size_t length, std::int64_t m, const char* what) {
@@ -48,7 +49,8 @@ void check_length(std::size_t length, std::int64_t m, const char* what) {
 
 }  // namespace
 
-Int8SpmmPlan::Int8SpmmPlan(const Int8View& matrix, Int8Options options, const Int8Kernels& kernels, int threads)
+Int8SpmmPlan::Int8SpmmPlan(const Int8View& matrix, Int8Options options, const Int8Kernels& kernels,
+                           int threads)
     : matrix_(matrix, kernels.widened),
       scale_(std::move(options.scale)),
       bias_(std::move(options.bias)),
@@ -62,7 +64,8 @@ Int8SpmmPlan::Int8SpmmPlan(const Int8View& matrix, Int8Options options, const In
   if (!options.sum_bias.empty()) check_length(options.sum_bias.size(), m_, "a bias");
   const Int8Output output = options.output;
   if (output == Int8Output::int32) {
-    require(scale_.empty() && bias_.empty(), "int8 spmm", "neither scale nor float bias for int32 output", "one");
+    require(scale_.empty() && bias_.empty(), "int8 spmm", "neither scale nor float bias for int32 output",
+            "one");
   } else {
     check_length(scale_.size(), m_, "a scale");
     check_reals(scale_, "int8 spmm scale");
@@ -83,7 +86,8 @@ Int8SpmmPlan::Int8SpmmPlan(const Int8View& matrix, Int8Options options, const In
     require(options.output_zero_point == 0, "int8 spmm", "an output zero point for 8-bit output only",
             std::to_string(options.output_zero_point));
   }
-  // Packed inputs are unsigned: 128 is added to signed ones and to their zero point, and taken off again here.
+  // Packed inputs are unsigned: 128 is added to signed ones and to their zero point, and taken off again
+  // here.
   const std::int64_t zero = options.input_zero_point + (signed_input_ ? 128 : 0);
   start_.resize(index(m_));
   for (std::int64_t r = 0; r < m_; ++r) {
@@ -92,9 +96,10 @@ Int8SpmmPlan::Int8SpmmPlan(const Int8View& matrix, Int8Options options, const In
     const std::int64_t most = bias + sums.positive * (255 - zero) - sums.negative * zero;
     const std::int64_t least = bias - sums.positive * zero + sums.negative * (255 - zero);
     const std::int64_t worst = most > -least ? most : least;
-    require(most <= std::numeric_limits<std::int32_t>::max() && least >= std::numeric_limits<std::int32_t>::min(),
-            "int8 spmm", "sums that fit in 32 bits",
-            "up to " + std::to_string(worst) + " in row " + std::to_string(r));
+    require(
+        most <= std::numeric_limits<std::int32_t>::max() && least >= std::numeric_limits<std::int32_t>::min(),
+        "int8 spmm", "sums that fit in 32 bits",
+        "up to " + std::to_string(worst) + " in row " + std::to_string(r));
     // May wrap: the sum wraps back.
     start_[index(r)] = static_cast<std::int32_t>(bias - zero * (sums.positive + sums.negative));
   }
@@ -105,16 +110,19 @@ Int8SpmmPlan::Panel Int8SpmmPlan::panel(std::int64_t n, std::int64_t panels, std
   const std::int64_t units = ceil_div(n, kPackColumns);
   const std::int64_t begin = units * i / panels;
   const std::int64_t end = units * (i + 1) / panels;
-  return {begin * kPackColumns, std::min(n, end * kPackColumns) - begin * kPackColumns, (end - begin) * kPackBytes};
+  return {begin * kPackColumns, std::min(n, end * kPackColumns) - begin * kPackColumns,
+          (end - begin) * kPackBytes};
 }
 
-void Int8SpmmPlan::pack(const QuadGroup& group, const std::uint8_t* x, std::int64_t x_pitch, const Panel& panel,
-                        std::int64_t quad_begin, std::int64_t quad_end, std::uint8_t* packed) const {
+void Int8SpmmPlan::pack(const QuadGroup& group, const std::uint8_t* x, std::int64_t x_pitch,
+                        const Panel& panel, std::int64_t quad_begin, std::int64_t quad_end,
+                        std::uint8_t* packed) const {
   const std::uint8_t flip = signed_input_ ? 0x80 : 0;
   const std::int32_t* const rows = matrix_.rows(group) + kQuad * quad_begin;
   packed += quad_begin * panel.quad_pitch;
   if (panel.quad_pitch != kQuad) {
-    kernels_.pack(x + panel.begin, x_pitch, rows, quad_end - quad_begin, panel.count, flip, packed, panel.quad_pitch);
+    kernels_.pack(x + panel.begin, x_pitch, rows, quad_end - quad_begin, panel.count, flip, packed,
+                  panel.quad_pitch);
     return;
   }
   const std::int64_t count = kQuad * (quad_end - quad_begin);
@@ -143,7 +151,8 @@ void Int8SpmmPlan::multiply(std::int64_t slab_begin, std::int64_t slab_end, cons
 }
 
 /// The first slab of `part`, where the slabs [begin, end) are cut into `parts` of nearly equal cost.
-std::int64_t Int8SpmmPlan::split(std::int64_t begin, std::int64_t end, std::int64_t part, std::int64_t parts) const {
+std::int64_t Int8SpmmPlan::split(std::int64_t begin, std::int64_t end, std::int64_t part,
+                                 std::int64_t parts) const {
   if (part == parts) return end;
   const std::int64_t before = matrix_.cost_before(begin);
   const std::int64_t target = before + (matrix_.cost_before(end) - before) * part / parts;

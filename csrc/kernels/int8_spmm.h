@@ -11,7 +11,7 @@ namespace pysim {
 /// What stands around the integer product.
 struct Int8Options {
   bool signed_input = false;
-  std::int32_t input_zero_point = 0;  ///< In the range of the input's type.
+  std::int32_t input_zero_point = 0;   ///< In the range of the input's type.
   std::vector<std::int32_t> sum_bias;  ///< (m) or empty; added to the sums.
   std::vector<float> scale;            ///< (m), finite; empty for int32 output.
   std::vector<float> bias;             ///< (m), finite, or empty; added after the scaling.
@@ -23,8 +23,8 @@ struct Int8Options {
 /// A packed matrix, ready to be multiplied any number of times, from several threads at once. Immutable.
 class Int8SpmmPlan {
  public:
-  /// Throws std::invalid_argument if the matrix is broken, an option is out of range, a sum may leave 32 bits, or
-  /// threads is not 1..kMaxThreads.
+  /// Throws std::invalid_argument if the matrix is broken, an option is out of range, a sum may leave 32
+  /// bits, or threads is not 1..kMaxThreads.
   Int8SpmmPlan(const Int8View& matrix, Int8Options options, const Int8Kernels& kernels, int threads);
 
   std::int64_t m() const { return m_; }
@@ -32,8 +32,9 @@ class Int8SpmmPlan {
   bool signed_input() const { return signed_input_; }
   Int8Output output() const { return finish_.output; }
 
-  /// Y (m, n) = finish(W (X (k, n) - input zero point) + sum bias), see Int8Finish. Pitches in elements, at least n.
-  /// X holds signed bytes if the plan says so. Y must not overlap X. Exact: no order of work changes a bit.
+  /// Y (m, n) = finish(W (X (k, n) - input zero point) + sum bias), see Int8Finish. Pitches in elements, at
+  /// least n. X holds signed bytes if the plan says so. Y must not overlap X. Exact: no order of work changes
+  /// a bit.
   void run(const std::uint8_t* x, std::int64_t x_pitch, std::int64_t n, void* y, std::int64_t y_pitch) const;
 
  private:
@@ -47,8 +48,8 @@ class Int8SpmmPlan {
   Panel panel(std::int64_t n, std::int64_t panels, std::int64_t i) const;
   void pack(const QuadGroup& group, const std::uint8_t* x, std::int64_t x_pitch, const Panel& panel,
             std::int64_t quad_begin, std::int64_t quad_end, std::uint8_t* packed) const;
-  void multiply(std::int64_t slab_begin, std::int64_t slab_end, const std::uint8_t* packed, const Panel& panel,
-                void* y, std::int64_t y_pitch) const;
+  void multiply(std::int64_t slab_begin, std::int64_t slab_end, const std::uint8_t* packed,
+                const Panel& panel, void* y, std::int64_t y_pitch) const;
   std::int64_t split(std::int64_t begin, std::int64_t end, std::int64_t part, std::int64_t parts) const;
 
   QuadMatrix matrix_;

@@ -36,8 +36,8 @@ SpmmPlan::SpmmPlan(const BsrView& matrix, Form form, std::vector<float> bias, bo
   if (weights == Weights::bfloat16) bfloat16_ = matrix_.release_as_bfloat16();
 }
 
-/// Weights of bfloat16 are widened slab by slab, just before they are multiplied: so every kernel takes them, and only
-/// half the bytes come from memory.
+/// Weights of bfloat16 are widened slab by slab, just before they are multiplied: so every kernel takes them,
+/// and only half the bytes come from memory.
 Slab SpmmPlan::slab(std::int64_t slab) const {
   Slab result = matrix_.slab(slab);
   if (bfloat16_.empty()) return result;
@@ -71,20 +71,18 @@ void SpmmPlan::run(const float* x, std::int64_t x_pitch, std::int64_t n, const f
       const ColumnRun run{begin, begin, end - begin};
       for (std::int64_t s = slab_begin; s < slab_end; ++s) {
         const std::int64_t row = matrix_.first_row(s);
-        kernels_.slab(slab(s), x, x_pitch, &run, 1, n - end, epilogue_at(row), y + row * y_pitch,
-                      y_pitch);
+        kernels_.slab(slab(s), x, x_pitch, &run, 1, n - end, epilogue_at(row), y + row * y_pitch, y_pitch);
       }
     }
   };
   const auto multiply_narrow = [&](std::int64_t slab_begin, std::int64_t slab_end) {
     for (std::int64_t s = slab_begin; s < slab_end; ++s) {
       const std::int64_t row = matrix_.first_row(s);
-      if (!bfloat16_.empty() &&
-          bfloat16_kernels(kernels_).narrow(matrix_.slab(s), bfloat16_.data() + matrix_.weights_before(s), x, x_pitch,
-                                            static_cast<int>(n), epilogue_at(row), y + row * y_pitch, y_pitch))
+      if (!bfloat16_.empty() && bfloat16_kernels(kernels_).narrow(
+                                    matrix_.slab(s), bfloat16_.data() + matrix_.weights_before(s), x, x_pitch,
+                                    static_cast<int>(n), epilogue_at(row), y + row * y_pitch, y_pitch))
         continue;
-      kernels_.narrow(slab(s), x, x_pitch, static_cast<int>(n), epilogue_at(row), y + row * y_pitch,
-                      y_pitch);
+      kernels_.narrow(slab(s), x, x_pitch, static_cast<int>(n), epilogue_at(row), y + row * y_pitch, y_pitch);
     }
   };
   if (n <= kernels_.lanes) {
