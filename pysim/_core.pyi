@@ -182,6 +182,9 @@ class SpmmPlan:
         self, dy: npt.NDArray[np.float32], x: npt.NDArray[np.float32], values: npt.NDArray[np.float32]
     ) -> None: ...
 
+# Signed input, its zero point, bias of the sums, scale, bias, output, its zero point, ReLU.
+Int8Options: TypeAlias = tuple[bool, int, list[int], list[float], list[float], str, int, bool]
+
 class Int8SpmmPlan:
     def __init__(
         self,
@@ -190,20 +193,30 @@ class Int8SpmmPlan:
         col_idx: npt.NDArray[np.int32],
         values: npt.NDArray[np.int8],
         *,
-        signed_input: bool,
-        input_zero_point: int,
-        sum_bias: list[int],
-        scale: list[float],
-        bias: list[float],
-        output: str,
-        output_zero_point: int,
-        relu: bool,
+        options: Int8Options,
         isa: str,
         threads: int,
     ) -> None: ...
     @property
     def isa(self) -> str: ...
     def run(self, x: npt.NDArray[np.generic], y: npt.NDArray[np.generic]) -> None: ...
+
+class Int8ConvPlan:
+    def __init__(
+        self,
+        groups: list[BsrParts[np.int8]],
+        *,
+        size: tuple[int, int],
+        kernel: tuple[int, int],
+        stride: tuple[int, int],
+        padding: tuple[int, int],
+        dilation: tuple[int, int],
+        options: Int8Options,
+        isa: str,
+        threads: int,
+    ) -> None: ...
+    def run(self, x: npt.NDArray[np.generic], y: npt.NDArray[np.generic]) -> None: ...
+    def out_shape(self, batch: int) -> list[int]: ...
 
 class ConvPlan:
     def run(

@@ -4,6 +4,8 @@
 
 #include <pybind11/numpy.h>
 
+#include <algorithm>
+#include <array>
 #include <cstdint>
 #include <string>
 #include <tuple>
@@ -31,6 +33,20 @@ inline void require_contiguous(const pybind11::array& array, int ndim, const cha
   }
   if ((array.flags() & pybind11::array::c_style) == 0)
     require(false, where, "a C-contiguous array", "another layout");
+}
+
+inline std::string shape_text(const std::int64_t* sizes, std::size_t count) {
+  std::string text = "(";
+  for (std::size_t i = 0; i < count; ++i) text.append(i == 0 ? "" : ", ").append(std::to_string(sizes[i]));
+  return text.append(")");
+}
+
+inline void require_shape(const pybind11::array& array, const std::array<std::int64_t, 4>& shape,
+                          const char* where) {
+  if (!std::equal(shape.begin(), shape.end(), array.shape())) {
+    const std::array<std::int64_t, 4> got{array.shape(0), array.shape(1), array.shape(2), array.shape(3)};
+    require(false, where, shape_text(shape.data(), 4), shape_text(got.data(), 4));
+  }
 }
 
 /// Elements from one row to the next of a matrix whose rows are contiguous and do not overlap.

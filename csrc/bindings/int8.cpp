@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -10,6 +11,7 @@
 #include "base/isa.h"
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
+#include "kernels/int8_conv.h"
 #include "kernels/int8_spmm.h"
 
 namespace py = pybind11;
@@ -58,14 +60,37 @@ bool holds(const py::array& y, Int8Output output) {
   return false;
 }
 
+/// What stands around the product, as Python says it: see pysim.sparse.Int8SpmmPlan.
+using OptionsTuple = std::tuple<bool, std::int32_t, std::vector<std::int32_t>, std::vector<float>,
+                                std::vector<float>, std::string, std::int32_t, bool>;
+
+Int8Options options_of(const OptionsTuple& given) {
+  Int8Options options;
+  std::string output;
+  std::tie(options.signed_input, options.input_zero_point, options.sum_bias, options.scale, options.bias,
+           output, options.output_zero_point, options.relu) = given;
+  options.output = output_of(output);
+  return options;
+}
+
+std::string name_of(const std::string& isa) {
+  return isa == kEmulated16 ? isa : std::string(isa_name(resolve_int8_isa(isa)));
+}
+
+template <class Plan>
+void require_types(const Plan& plan, const py::array& x, const py::array& y, const char* input,
+                   const char* output) {
+  if (!(plan.signed_input() ? py::isinstance<I8>(x) : py::isinstance<U8>(x)))
+    require(false, input, plan.signed_input() ? "int8" : "uint8", "another type");
+  if (!holds(y, plan.output())) require(false, output, "the plan's type", "another");
+}
+
 struct BoundInt8Spmm {
   Int8SpmmPlan plan;
   std::string isa;
 
   void run(const py::array& x, py::array& y) const {
-    if (!(plan.signed_input() ? py::isinstance<I8>(x) : py::isinstance<U8>(x)))
-      require(false, "int8 spmm input", plan.signed_input() ? "int8" : "uint8", "another type");
-    if (!holds(y, plan.output())) require(false, "int8 spmm output", "the plan's type", "another");
+    require_types(plan, x, y, "int8 spmm input", "int8 spmm output");
     const std::int64_t x_pitch = row_pitch(x, plan.k(), "int8 spmm input");
     const std::int64_t n = x.shape(1);
     const std::int64_t y_pitch = row_pitch(y, plan.m(), "int8 spmm output");
@@ -79,33 +104,60 @@ struct BoundInt8Spmm {
   }
 };
 
+struct BoundInt8Conv {
+  Int8ConvPlan plan;
+  std::string isa;
+
+  void run(const py::array& x, py::array& y) const {
+    require_types(plan, x, y, "int8 convolution input", "int8 convolution output");
+    require_contiguous(x, 4, "int8 convolution input");
+    require_contiguous(y, 4, "int8 convolution output");
+    require_aligned(y, "int8 convolution output");
+    require_shape(x, plan.in_shape(x.shape(0)), "int8 convolution input");
+    require_shape(y, plan.out_shape(x.shape(0)), "int8 convolution output");
+    require_apart(x, y, "int8 convolution output", "memory apart from the input");
+    const std::int64_t batch = x.shape(0);
+    const auto* const from = static_cast<const std::uint8_t*>(x.data());
+    void* const to = y.mutable_data();
+    const py::gil_scoped_release nogil;
+    plan.run(from, batch, to);
+  }
+};
+
 }  // namespace
 
 void bind_int8(py::module_& m) {
   py::class_<BoundInt8Spmm>(m, "Int8SpmmPlan", "See pysim.sparse.Int8SpmmPlan.")
       .def(py::init([](const GridTuple& grid, const I64& row_ptr, const I32& col_idx, const I8& values,
-                       bool signed_input, std::int32_t input_zero_point, std::vector<std::int32_t> sum_bias,
-                       std::vector<float> scale, std::vector<float> bias, const std::string& output,
-                       std::int32_t output_zero_point, bool relu, const std::string& isa, int threads) {
-             Int8Options options;
-             options.signed_input = signed_input;
-             options.input_zero_point = input_zero_point;
-             options.sum_bias = std::move(sum_bias);
-             options.scale = std::move(scale);
-             options.bias = std::move(bias);
-             options.output = output_of(output);
-             options.output_zero_point = output_zero_point;
-             options.relu = relu;
+                       const OptionsTuple& options, const std::string& isa, int threads) {
              const Int8View view = view_int8(grid, row_ptr, col_idx, values);
-             return BoundInt8Spmm{Int8SpmmPlan(view, std::move(options), table_of(isa), threads),
-                                  isa == kEmulated16 ? isa : std::string(isa_name(resolve_int8_isa(isa)))};
+             return BoundInt8Spmm{Int8SpmmPlan(view, options_of(options), table_of(isa), threads),
+                                  name_of(isa)};
            }),
            py::arg("grid"), py::arg("row_ptr").noconvert(), py::arg("col_idx").noconvert(),
-           py::arg("values").noconvert(), py::kw_only(), py::arg("signed_input"), py::arg("input_zero_point"),
-           py::arg("sum_bias"), py::arg("scale"), py::arg("bias"), py::arg("output"),
-           py::arg("output_zero_point"), py::arg("relu"), py::arg("isa"), py::arg("threads"))
+           py::arg("values").noconvert(), py::kw_only(), py::arg("options"), py::arg("isa"),
+           py::arg("threads"))
       .def("run", &BoundInt8Spmm::run, py::arg("x"), py::arg("y"))
       .def_readonly("isa", &BoundInt8Spmm::isa);
+
+  py::class_<BoundInt8Conv>(m, "Int8ConvPlan",
+                            "A convolution for one image size. See pysim.sparse.Int8ConvPlan.")
+      .def(py::init([](const std::vector<std::tuple<GridTuple, I64, I32, I8>>& groups, const Pair& size,
+                       const Pair& kernel, const Pair& stride, const Pair& padding, const Pair& dilation,
+                       const OptionsTuple& options, const std::string& isa, int threads) {
+             std::vector<Int8View> views;
+             for (const auto& [grid, row_ptr, col_idx, values] : groups)
+               views.push_back(view_int8(grid, row_ptr, col_idx, values));
+             const ConvWindow window{kernel, stride, padding, dilation};
+             return BoundInt8Conv{
+                 Int8ConvPlan(views, window, options_of(options), size[0], size[1], table_of(isa), threads),
+                 name_of(isa)};
+           }),
+           py::arg("groups"), py::kw_only(), py::arg("size"), py::arg("kernel"), py::arg("stride"),
+           py::arg("padding"), py::arg("dilation"), py::arg("options"), py::arg("isa"), py::arg("threads"))
+      .def("run", &BoundInt8Conv::run, py::arg("x"), py::arg("y"))
+      .def("out_shape",
+           [](const BoundInt8Conv& conv, std::int64_t batch) { return conv.plan.out_shape(batch); });
 
   m.def("int8_isa_report", [] {
     std::vector<std::tuple<std::string, bool, std::string>> rows;

@@ -43,19 +43,6 @@ std::string resolved_name(const std::string& isa) {
   return isa == kEmulated16 ? isa : std::string(isa_name(resolve_isa(isa)));
 }
 
-std::string shape_text(const std::int64_t* sizes, std::size_t count) {
-  std::string text = "(";
-  for (std::size_t i = 0; i < count; ++i) text.append(i == 0 ? "" : ", ").append(std::to_string(sizes[i]));
-  return text.append(")");
-}
-
-void require_shape(const F32& array, const std::array<std::int64_t, 4>& shape, const char* where) {
-  if (!std::equal(shape.begin(), shape.end(), array.shape())) {
-    const std::array<std::int64_t, 4> got{array.shape(0), array.shape(1), array.shape(2), array.shape(3)};
-    require(false, where, shape_text(shape.data(), 4), shape_text(got.data(), 4));
-  }
-}
-
 /// The view lives as long as the arrays do. Shapes are checked here, indices by the plan.
 BsrView view_bsr(const GridTuple& grid, const I64& row_ptr, const I32& col_idx, const F32& values) {
   BsrView view = view_blocks(grid, row_ptr, col_idx, values);

@@ -135,6 +135,11 @@ QuadMatrix::QuadMatrix(const Int8View& matrix, bool widened) : quad_bytes_(widen
   }
 }
 
+void QuadMatrix::place_rows(const std::function<std::int32_t(std::int64_t)>& place) {
+  for (std::int32_t& row : rows_) row = place(row);
+  for (QuadGroup& group : groups_) group.side_by_side = false;
+}
+
 std::int64_t QuadMatrix::cost_before(std::int64_t slab) const {
   const std::int64_t bytes =
       slab == slab_count() ? static_cast<std::int64_t>(weights_.size()) : slabs_[index(slab)].weight_begin;

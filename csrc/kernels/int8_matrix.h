@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "kernels/bsr.h"
@@ -40,6 +41,9 @@ class QuadMatrix {
 
   /// Checks and packs W. Throws std::invalid_argument if the view is broken.
   QuadMatrix(const Int8View& matrix, bool widened);
+
+  /// Reads row place(k) of X wherever it would read row k.
+  void place_rows(const std::function<std::int32_t(std::int64_t)>& place);
 
   const std::vector<QuadGroup>& groups() const { return groups_; }
   /// Rows of X, kQuad for each packed quad. Places that no weight covers repeat some row; their weights are

@@ -12,14 +12,7 @@
 namespace pysim {
 namespace {
 
-// Below this many multiply-adds a second thread costs more than it saves (some microseconds to wake it).
-constexpr std::int64_t kWorthAThread = 1 << 19;
-
 std::size_t index(std::int64_t i) { return static_cast<std::size_t>(i); }
-
-std::int64_t element_bytes(Int8Output output) {
-  return output == Int8Output::int32 || output == Int8Output::float32 ? 4 : 1;
-}
 
 /// Memory of this thread that is kept between calls, aligned, with one vector behind it that may be read.
 std::uint8_t* workspace(std::int64_t bytes) {
@@ -168,13 +161,13 @@ std::int64_t Int8SpmmPlan::split(std::int64_t begin, std::int64_t end, std::int6
 }
 
 void Int8SpmmPlan::run(const std::uint8_t* x, std::int64_t x_pitch, std::int64_t n, void* y,
-                       std::int64_t y_pitch) const {
+                       std::int64_t y_pitch, int most_threads) const {
   if (n == 0) return;
   const std::vector<QuadGroup>& groups = matrix_.groups();
   const std::int64_t slabs = matrix_.slab_count();
   const std::int64_t panels = ceil_div(ceil_div(n, kPackColumns) * kPackColumns, kernels_.panel_columns);
-  const bool alone = matrix_.cost_before(slabs) < ceil_div(kWorthAThread, n);
-  const int threads = alone ? 1 : threads_;
+  const bool alone = matrix_.cost_before(slabs) < ceil_div(kInt8WorthAThread, n);
+  const int threads = alone ? 1 : most_threads;
   const auto group_count = static_cast<std::int64_t>(groups.size());
 
   const auto run_groups = [&](std::int64_t group_begin, std::int64_t group_end, std::int64_t panel_begin,

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "kernels/int8_matrix.h"
@@ -20,6 +21,14 @@ struct Int8Options {
   bool relu = false;
 };
 
+/// Bytes of one result.
+inline std::int64_t element_bytes(Int8Output output) {
+  return output == Int8Output::int32 || output == Int8Output::float32 ? 4 : 1;
+}
+
+/// Below this many multiply-adds a second thread costs more than it saves (some microseconds to wake it).
+inline constexpr std::int64_t kInt8WorthAThread = 1 << 19;
+
 /// A packed matrix, ready to be multiplied any number of times, from several threads at once. Immutable.
 class Int8SpmmPlan {
  public:
@@ -29,13 +38,23 @@ class Int8SpmmPlan {
 
   std::int64_t m() const { return m_; }
   std::int64_t k() const { return k_; }
+  /// Multiply-adds for one column, nearly.
+  std::int64_t cost() const { return matrix_.cost_before(matrix_.slab_count()); }
   bool signed_input() const { return signed_input_; }
   Int8Output output() const { return finish_.output; }
 
   /// Y (m, n) = finish(W (X (k, n) - input zero point) + sum bias), see Int8Finish. Pitches in elements, at
   /// least n. X holds signed bytes if the plan says so. Y must not overlap X. Exact: no order of work changes
   /// a bit.
-  void run(const std::uint8_t* x, std::int64_t x_pitch, std::int64_t n, void* y, std::int64_t y_pitch) const;
+  void run(const std::uint8_t* x, std::int64_t x_pitch, std::int64_t n, void* y, std::int64_t y_pitch) const {
+    run(x, x_pitch, n, y, y_pitch, threads_);
+  }
+  /// On at most `threads` threads.
+  void run(const std::uint8_t* x, std::int64_t x_pitch, std::int64_t n, void* y, std::int64_t y_pitch,
+           int threads) const;
+
+  /// See QuadMatrix.
+  void place_rows(const std::function<std::int32_t(std::int64_t)>& place) { matrix_.place_rows(place); }
 
  private:
   /// Columns begin .. begin + count - 1, packed with quad_pitch bytes from quad to quad.

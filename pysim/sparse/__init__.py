@@ -4,7 +4,7 @@ from pysim.sparse.bsr import BsrMatrix, Int8BsrMatrix
 from pysim.sparse.compression import Compressed, LayerChoice, compress
 from pysim.sparse.conv2d import BsrConv2d
 from pysim.sparse.convert import from_scipy_bsr, from_torch_bsr, to_scipy_bsr, to_torch_bsr
-from pysim.sparse.int8 import Int8SpmmPlan
+from pysim.sparse.int8 import Int8ConvPlan, Int8SpmmPlan
 from pysim.sparse.isa import (
     CudaStatus,
     IsaStatus,
@@ -28,6 +28,7 @@ __all__ = [
     "ConvPlan",
     "CudaStatus",
     "Int8BsrMatrix",
+    "Int8ConvPlan",
     "Int8SpmmPlan",
     "IsaStatus",
     "LayerChoice",

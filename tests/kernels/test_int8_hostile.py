@@ -36,8 +36,13 @@ def core_plan(row_ptr=ROW_PTR, col_idx=COL_IDX, values=VALUES, grid=(6, 8, 1, 2,
         "relu": False,
         "isa": "",
         "threads": 1,
+        **changes,
     }
-    return _core.Int8SpmmPlan(grid, row_ptr, col_idx, values, **{**options, **changes})
+    isa, threads = options.pop("isa"), options.pop("threads")
+    values_of_options = tuple(options.values())
+    return _core.Int8SpmmPlan(
+        grid, row_ptr, col_idx, values, options=values_of_options, isa=isa, threads=threads
+    )
 
 
 @pytest.mark.parametrize(
