@@ -124,9 +124,13 @@ void Int8ConvPlan::fill_planes(const std::uint8_t* image, std::uint8_t* planes) 
           continue;
         }
         const std::uint8_t* const from = image + (c * size_[0] + row) * size_[1];
-        std::memset(planes, zero_, index(begin));
-        for (std::int64_t j = begin; j < end; ++j) planes[j] = from[shift + j * step];
-        std::memset(planes + end, zero_, index(plane_size_[1] - end));
+        for (std::int64_t j = 0; j < begin; ++j) planes[j] = zero_;
+        if (step == 1) {
+          std::memcpy(planes + begin, from + shift + begin, index(end - begin));
+        } else {
+          for (std::int64_t j = begin; j < end; ++j) planes[j] = from[shift + j * step];
+        }
+        for (std::int64_t j = end; j < plane_size_[1]; ++j) planes[j] = zero_;
       }
     }
   }

@@ -5,7 +5,7 @@
 
 #include "base/isa.h"
 #include "checks.h"
-#include "kernels/int8_spmm.h"
+#include "kernels/int8_conv.h"
 #include "kernels/spmm.h"
 
 namespace pysim_checks {
@@ -110,6 +110,42 @@ void check_int8_spmm(Rng& rng, const Int8Kernels& kernels) {
   }
 }
 
+void check_int8_conv(Rng& rng, const Int8Kernels& kernels) {
+  const ConvWindow window{{draw(rng, 1, 3), draw(rng, 1, 3)},
+                          {draw(rng, 1, 3), draw(rng, 1, 3)},
+                          {draw(rng, 0, 3), draw(rng, 0, 3)},
+                          {draw(rng, 1, 2), draw(rng, 1, 2)}};
+  const std::int64_t channels = draw(rng, 1, 6), m = draw(rng, 1, 9), batch = draw(rng, 1, 3);
+  const Pair size{draw(rng, 5, 12), draw(rng, 5, 30)};
+  const Matrix w(rng, m, channels, window.kernel[0] * window.kernel[1]);
+  Int8Options options;
+  options.input_zero_point = static_cast<std::int32_t>(draw(rng, 0, 255));
+  std::vector<std::uint8_t> x(index(batch * channels * size[0] * size[1]));
+  for (std::uint8_t& value : x) value = static_cast<std::uint8_t>(draw(rng, 0, 255));
+  const int threads = static_cast<int>(draw(rng, 1, 3));
+  const Int8ConvPlan plan({{w.blocks(), w.values.data()}}, window, options, size[0], size[1], kernels,
+                          threads);
+  const std::array<std::int64_t, 4> out = plan.out_shape(batch);
+  std::vector<std::int32_t> y(index(batch * m * out[2] * out[3]));
+  plan.run(x.data(), batch, y.data());
+  for (std::int64_t i = 0; i < batch * m * out[2] * out[3]; ++i) {
+    const std::int64_t col = i % out[3], row = i / out[3] % out[2], o = i / (out[2] * out[3]) % m;
+    const std::int64_t image = i / (m * out[2] * out[3]);
+    std::int64_t sum = 0;
+    for (std::int64_t k = 0; k < w.grid.k; ++k) {
+      const std::int64_t tap = k / channels, c = k % channels;
+      const std::int64_t r =
+          row * window.stride[0] + tap / window.kernel[1] * window.dilation[0] - window.padding[0];
+      const std::int64_t q =
+          col * window.stride[1] + tap % window.kernel[1] * window.dilation[1] - window.padding[1];
+      if (r < 0 || r >= size[0] || q < 0 || q >= size[1]) continue;
+      const std::int64_t value = x[index(((image * channels + c) * size[0] + r) * size[1] + q)];
+      sum += w.dense[index(o * w.grid.k + k)] * (value - options.input_zero_point);
+    }
+    expect(y[index(i)] == sum, "8-bit convolution");
+  }
+}
+
 void check_bfloat16_spmm(Rng& rng, const KernelTable& kernels) {
   const Matrix w(rng, draw(rng, 1, 40), draw(rng, 1, 60), 1);
   const std::int64_t m = w.grid.m, k = w.grid.k, n = draw(rng, 1, 40);
@@ -135,7 +171,10 @@ void check_bfloat16_spmm(Rng& rng, const KernelTable& kernels) {
 void check_small_weights(int rounds) {
   Rng rng(3);
   for (int round = 0; round < rounds; ++round) {
-    for (const Int8Kernels* table : tables()) check_int8_spmm(rng, *table);
+    for (const Int8Kernels* table : tables()) {
+      check_int8_spmm(rng, *table);
+      check_int8_conv(rng, *table);
+    }
     for (const IsaStatus& status : isa_report()) {
       if (status.available) check_bfloat16_spmm(rng, kernel_table(status.isa));
     }
