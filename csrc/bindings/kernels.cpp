@@ -12,7 +12,6 @@
 
 #include "base/check.h"
 #include "base/isa.h"
-#include "bindings/arrays.h"
 #include "bindings/bindings.h"
 #include "kernels/bsr.h"
 #include "kernels/conv.h"
@@ -26,6 +25,11 @@ namespace py = pybind11;
 
 namespace pysim {
 namespace {
+
+using F32 = py::array_t<float>;
+using I32 = py::array_t<std::int32_t>;
+using I64 = py::array_t<std::int64_t>;
+using GridTuple = std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t>;
 
 constexpr const char* kEmulated16 = "emulated16";
 
@@ -43,11 +47,88 @@ std::string resolved_name(const std::string& isa) {
   return isa == kEmulated16 ? isa : std::string(isa_name(resolve_isa(isa)));
 }
 
+// These run before every product: text is made only when there is something to say.
+void require_aligned(const F32& array, const char* where) {
+  if (reinterpret_cast<std::uintptr_t>(array.data()) % alignof(float) != 0)
+    require(false, where, "aligned memory", "an address that is not a multiple of 4");
+}
+
+template <class Array>
+void require_contiguous(const Array& array, int ndim, const char* where) {
+  if (array.ndim() != ndim) {
+    require(false, where, std::to_string(ndim) + " dimensions", std::to_string(array.ndim()));
+  }
+  if ((array.flags() & py::array::c_style) == 0)
+    require(false, where, "a C-contiguous array", "another layout");
+}
+
+std::string shape_text(const std::int64_t* sizes, std::size_t count) {
+  std::string text = "(";
+  for (std::size_t i = 0; i < count; ++i) text.append(i == 0 ? "" : ", ").append(std::to_string(sizes[i]));
+  return text.append(")");
+}
+
+void require_shape(const F32& array, const std::array<std::int64_t, 4>& shape, const char* where) {
+  if (!std::equal(shape.begin(), shape.end(), array.shape())) {
+    const std::array<std::int64_t, 4> got{array.shape(0), array.shape(1), array.shape(2), array.shape(3)};
+    require(false, where, shape_text(shape.data(), 4), shape_text(got.data(), 4));
+  }
+}
+
 /// The view lives as long as the arrays do. Shapes are checked here, indices by the plan.
 BsrView view_bsr(const GridTuple& grid, const I64& row_ptr, const I32& col_idx, const F32& values) {
-  BsrView view = view_blocks(grid, row_ptr, col_idx, values);
-  view.values = values.data();
+  const auto [m, k, positions, bh, bw] = grid;
+  const BsrView view{
+      {m, k, positions, bh, bw}, row_ptr.data(), col_idx.data(), values.data(), col_idx.size()};
+  view.grid.check();
+  require_contiguous(row_ptr, 1, "BSR row_ptr");
+  require_contiguous(col_idx, 1, "BSR col_idx");
+  require_contiguous(values, 3, "BSR values");
+  require_aligned(values, "BSR values");
+  require(row_ptr.size() == view.grid.block_rows() + 1, "BSR row_ptr",
+          "length " + std::to_string(view.grid.block_rows() + 1), std::to_string(row_ptr.size()));
+  require(values.shape(0) == col_idx.size() && values.shape(1) == bh && values.shape(2) == bw, "BSR values",
+          "shape (" + std::to_string(col_idx.size()) + ", " + std::to_string(bh) + ", " + std::to_string(bw) +
+              ")",
+          "another");
   return view;
+}
+
+/// Elements from one row to the next of a matrix whose rows are contiguous and do not overlap.
+std::int64_t row_pitch(const F32& a, std::int64_t rows, const char* where) {
+  if (a.ndim() != 2 || a.shape(0) != rows) {
+    require(false, where, "shape (" + std::to_string(rows) + ", n)",
+            a.ndim() == 2 ? std::to_string(a.shape(0)) + " rows" : std::to_string(a.ndim()) + " dimensions");
+  }
+  require_aligned(a, where);
+  const std::int64_t n = a.shape(1);
+  constexpr auto bytes = static_cast<py::ssize_t>(sizeof(float));
+  if (n > 1 && a.strides(1) != bytes) {
+    require(false, where, "contiguous rows", "a stride of " + std::to_string(a.strides(1)) + " bytes");
+  }
+  if (rows <= 1) return n;
+  const py::ssize_t stride = a.strides(0);
+  if (stride % bytes != 0 || stride < n * bytes) {
+    require(false, where, "rows that do not overlap", "a stride of " + std::to_string(stride) + " bytes");
+  }
+  return stride / bytes;
+}
+
+bool overlap(const F32& a, const F32& b) {
+  const auto range = [](const F32& x) {
+    const char* const begin = reinterpret_cast<const char*>(x.data());
+    py::ssize_t last = 0;
+    for (py::ssize_t i = 0; i < x.ndim(); ++i) last += (x.shape(i) - 1) * x.strides(i);
+    return std::pair(begin, begin + last + static_cast<py::ssize_t>(sizeof(float)));
+  };
+  if (a.size() == 0 || b.size() == 0) return false;
+  const auto [a_begin, a_end] = range(a);
+  const auto [b_begin, b_end] = range(b);
+  return a_begin < b_end && b_begin < a_end;
+}
+
+void require_apart(const F32& a, const F32& b, const char* where, const char* expected) {
+  if (overlap(a, b)) require(false, where, expected, "an overlap");
 }
 
 using ValuesShape = std::array<py::ssize_t, 3>;  // nnz_blocks, bh, bw
@@ -323,8 +404,8 @@ void bind_kernels(py::module_& m) {
 
   m.def(
       "check_bsr",
-      [](const GridTuple& grid, const I64& row_ptr, const I32& col_idx, const py::array& values) {
-        view_blocks(grid, row_ptr, col_idx, values).check();
+      [](const GridTuple& grid, const I64& row_ptr, const I32& col_idx, const F32& values) {
+        view_bsr(grid, row_ptr, col_idx, values).check();
       },
       py::arg("grid"), py::arg("row_ptr").noconvert(), py::arg("col_idx").noconvert(),
       py::arg("values").noconvert());

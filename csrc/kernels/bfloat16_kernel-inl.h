@@ -102,10 +102,11 @@ void compute_columns(const pysim::Slab& slab, const std::uint16_t* weights, cons
   }
 }
 
-bool compute_narrow(const pysim::Slab& slab, const std::uint16_t* weights, const float* x, std::int64_t pitch,
-                    int n, const pysim::Epilogue& epilogue, float* y, std::int64_t y_pitch) {
+bool compute_narrow(const pysim::Slab& slab, const std::uint16_t* weights, int side_by_side, const float* x,
+                    std::int64_t pitch, int n, const pysim::Epilogue& epilogue, float* y,
+                    std::int64_t y_pitch) {
   if (slab.rows != kRows || n > 2 * kGroup) return false;
-  if (n == 1 && pitch == 1 && slab.side_by_side >= kGroup) {
+  if (n == 1 && pitch == 1 && side_by_side >= kGroup) {
     compute_column(slab, weights, x, epilogue, y, y_pitch);
   } else if (n <= kGroup) {
     compute_columns<1>(slab, weights, x, pitch, n, epilogue, y, y_pitch);

@@ -65,9 +65,9 @@ void PackedMatrix::add_element(std::int64_t reduction, std::int64_t place, std::
 }
 
 void PackedMatrix::finish(const float* values, bool keep_places) {
+  weight_count_ = static_cast<std::int64_t>(places_.size());
   weights_.reserve(places_.size());
   for (const std::int64_t place : places_) weights_.push_back(values[place]);
-  weight_count_ = static_cast<std::int64_t>(weights_.size());
   for (Place& slab : slabs_)
     slab.side_by_side = pysim::side_by_side(indices_.data() + slab.element_begin, slab.elements);
   if (!keep_places) places_ = {};

@@ -51,7 +51,8 @@ class PackedMatrix {
   /// Where every packed weight came from: its index in the view's values. Empty unless kept.
   const std::vector<std::int64_t>& places() const { return places_; }
 
-  /// All weights in order, rounded to bfloat16; this matrix then has none, and its slabs' `weights` are null.
+  /// All weights in order, rounded to bfloat16. This matrix then has none: `weights` of its slabs mean
+  /// nothing.
   std::vector<std::uint16_t> release_as_bfloat16();
 
   /// The slab, with `offsets` (one for each of indices()) in place of its elements' indices.

@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "base/check.h"
-#include "kernels/bfloat16.h"
 #include "kernels/thread_pool.h"
 
 namespace pysim {
@@ -33,25 +32,13 @@ SpmmPlan::SpmmPlan(const BsrView& matrix, Form form, std::vector<float> bias, bo
   require(bias_.empty() || static_cast<std::int64_t>(bias_.size()) == m_, "spmm",
           "a bias of " + std::to_string(m_), std::to_string(bias_.size()));
   check_threads(threads, "spmm");
-  if (weights == Weights::bfloat16) bfloat16_ = matrix_.release_as_bfloat16();
-}
-
-/// Weights of bfloat16 are widened slab by slab, just before they are multiplied: so every kernel takes them,
-/// and only half the bytes come from memory.
-Slab SpmmPlan::slab(std::int64_t slab) const {
-  Slab result = matrix_.slab(slab);
-  if (bfloat16_.empty()) return result;
-  thread_local std::vector<float> widened;
-  const std::int64_t count = result.elements * result.rows;
-  if (static_cast<std::int64_t>(widened.size()) < count) widened.resize(static_cast<std::size_t>(count));
-  bfloat16_kernels(kernels_).widen(bfloat16_.data() + matrix_.weights_before(slab), count, widened.data());
-  result.weights = widened.data();
-  return result;
+  if (weights == Weights::bfloat16) bfloat16_ = Bfloat16Weights(matrix_);
 }
 
 void SpmmPlan::run(const float* x, std::int64_t x_pitch, std::int64_t n, const float* residual,
                    std::int64_t residual_pitch, float* y, std::int64_t y_pitch) const {
   if (n == 0) return;
+  if (!bfloat16_.empty()) return run_bfloat16(x, x_pitch, n, residual, residual_pitch, y, y_pitch);
   const std::int64_t slabs = matrix_.slab_count();
   const std::int64_t panel = kernels_.tile_columns;
   const std::int64_t panels = ceil_div(n, panel);
@@ -71,18 +58,16 @@ void SpmmPlan::run(const float* x, std::int64_t x_pitch, std::int64_t n, const f
       const ColumnRun run{begin, begin, end - begin};
       for (std::int64_t s = slab_begin; s < slab_end; ++s) {
         const std::int64_t row = matrix_.first_row(s);
-        kernels_.slab(slab(s), x, x_pitch, &run, 1, n - end, epilogue_at(row), y + row * y_pitch, y_pitch);
+        kernels_.slab(matrix_.slab(s), x, x_pitch, &run, 1, n - end, epilogue_at(row), y + row * y_pitch,
+                      y_pitch);
       }
     }
   };
   const auto multiply_narrow = [&](std::int64_t slab_begin, std::int64_t slab_end) {
     for (std::int64_t s = slab_begin; s < slab_end; ++s) {
       const std::int64_t row = matrix_.first_row(s);
-      if (!bfloat16_.empty() && bfloat16_kernels(kernels_).narrow(
-                                    matrix_.slab(s), bfloat16_.data() + matrix_.weights_before(s), x, x_pitch,
-                                    static_cast<int>(n), epilogue_at(row), y + row * y_pitch, y_pitch))
-        continue;
-      kernels_.narrow(slab(s), x, x_pitch, static_cast<int>(n), epilogue_at(row), y + row * y_pitch, y_pitch);
+      kernels_.narrow(matrix_.slab(s), x, x_pitch, static_cast<int>(n), epilogue_at(row), y + row * y_pitch,
+                      y_pitch);
     }
   };
   if (n <= kernels_.lanes) {

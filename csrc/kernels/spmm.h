@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "kernels/bfloat16.h"
 #include "kernels/bsr.h"
 
 namespace pysim {
@@ -42,10 +43,11 @@ class SpmmPlan {
                        std::int64_t n, float* values, std::int64_t count) const;
 
  private:
-  Slab slab(std::int64_t slab) const;
+  void run_bfloat16(const float* x, std::int64_t x_pitch, std::int64_t n, const float* residual,
+                    std::int64_t residual_pitch, float* y, std::int64_t y_pitch) const;
 
   PackedMatrix matrix_;
-  std::vector<std::uint16_t> bfloat16_;  // The weights, if they are not in matrix_.
+  Bfloat16Weights bfloat16_;  ///< The weights, if they are not in matrix_.
   std::vector<float> bias_;
   bool relu_;
   const KernelTable& kernels_;

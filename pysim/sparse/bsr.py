@@ -41,7 +41,7 @@ class _Blocks(Generic[ScalarT]):
             view.flags.writeable = False
             object.__setattr__(self, name, view)
         try:
-            _core.check_bsr(*self.parts)
+            self._check()
         except (ValueError, TypeError) as error:
             raise ShapeError(str(error)) from error
 
@@ -74,6 +74,9 @@ class _Blocks(Generic[ScalarT]):
 
     @classmethod
     def _converted(cls, w: npt.ArrayLike) -> npt.NDArray[ScalarT]:
+        raise NotImplementedError
+
+    def _check(self) -> None:
         raise NotImplementedError
 
     def to_dense(self) -> npt.NDArray[ScalarT]:
@@ -129,6 +132,9 @@ class BsrMatrix(_Blocks[np.float32]):
     def _converted(cls, w: npt.ArrayLike) -> npt.NDArray[np.float32]:
         return np.asarray(w, dtype=np.float32)
 
+    def _check(self) -> None:
+        _core.check_bsr(*self.parts)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Int8BsrMatrix(_Blocks[np.int8]):
@@ -144,3 +150,6 @@ class Int8BsrMatrix(_Blocks[np.int8]):
             if np.array_equal(small, array):
                 return small
         raise ShapeError("BSR: expected integers from -128 to 127 as weights, got others")
+
+    def _check(self) -> None:
+        _core.check_int8_bsr(*self.parts)
