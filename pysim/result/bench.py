@@ -15,7 +15,7 @@ class KernelBenchRow:
         dense_us: Median time of the fastest form of torch's dense product, microseconds.
         sparse_us: The same of pysim's kernel.
         speedup_quartiles: First quartile, median and third of dense over sparse time, round by round.
-        max_error: Largest difference from the product in float64, as a share of what rounding allows.
+        max_error: Largest difference from the exact product, as a share of what rounding allows.
         peers: Name to median time, microseconds; None where the peer refuses the block.
     """
 
@@ -36,6 +36,7 @@ class KernelBench:
         m: Rows of W.
         k: Columns of W.
         sparsity: Share of blocks pruned.
+        dtype: Of pysim's weights; with int8 X and Y are uint8.
         isa: The instruction set of pysim's kernel.
         threads: For every library that takes them.
         seed: Of masks and values.
@@ -46,6 +47,7 @@ class KernelBench:
     m: int
     k: int
     sparsity: float
+    dtype: str
     isa: str
     threads: int
     seed: int

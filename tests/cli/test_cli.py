@@ -240,3 +240,14 @@ def test_kernels_are_measured_against_dense_and_peers():
     table = pysim(*args)
     assert "vs torch BSR" in table.stdout
     assert table.stdout.count("\n") == 1 + 2 + 4 + 1 + 1
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_kernels_of_fewer_bits_are_measured_beside_float32(dtype):
+    done = pysim("bench", "kernels", "--size", "48x64", "--n", "20", "--dtype", dtype, "--json")
+    assert done.returncode == 0, done.stderr
+    data = json.loads(done.stdout)
+    assert data["dtype"] == dtype
+    (row,) = data["rows"]
+    assert row["peers"]["pysim float32"] > 0
+    assert row["max_error"] <= 1
