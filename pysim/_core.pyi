@@ -1,7 +1,11 @@
-from typing import TypeAlias, overload
+from typing import TypeAlias, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
+
+# numpy or torch, all of a call alike.
+_ArrayT = TypeVar("_ArrayT", npt.NDArray[np.float32], Tensor)
 
 # The simulated machine (csrc/bindings/sim.cpp).
 
@@ -170,30 +174,11 @@ class SpmmPlan:
     ) -> None: ...
     @property
     def isa(self) -> str: ...
-    def run(
-        self,
-        x: npt.NDArray[np.float32],
-        y: npt.NDArray[np.float32],
-        residual: npt.NDArray[np.float32] | None = None,
-    ) -> None: ...
-    def weight_gradient(
-        self, dy: npt.NDArray[np.float32], x: npt.NDArray[np.float32], values: npt.NDArray[np.float32]
-    ) -> None: ...
-
-class ConvPlan:
-    def run(
-        self,
-        x: npt.NDArray[np.float32],
-        y: npt.NDArray[np.float32],
-        residual: npt.NDArray[np.float32] | None = None,
-    ) -> None: ...
-    def out_shape(self, batch: int) -> list[int]: ...
-    def weight_gradient(
-        self, dy: npt.NDArray[np.float32], x: npt.NDArray[np.float32], values: list[npt.NDArray[np.float32]]
-    ) -> None: ...
+    def run(self, x: _ArrayT, out: _ArrayT | None = None, residual: _ArrayT | None = None) -> _ArrayT: ...
+    def weight_gradient(self, dy: _ArrayT, x: _ArrayT, values: npt.NDArray[np.float32]) -> None: ...
 
 class ConvInputGradient:
-    def run(self, dy: npt.NDArray[np.float32], dx: npt.NDArray[np.float32]) -> None: ...
+    def run(self, dy: npt.NDArray[np.float32] | Tensor, dx: npt.NDArray[np.float32] | Tensor) -> None: ...
 
 class ConvWeights:
     def __init__(
@@ -212,7 +197,11 @@ class ConvWeights:
     ) -> None: ...
     @property
     def isa(self) -> str: ...
-    def plan(self, height: int, width: int) -> ConvPlan: ...
+    def prepare(self, height: int, width: int) -> None: ...
+    def run(
+        self, x: _ArrayT, out: _ArrayT | None = None, residual: _ArrayT | None = None
+    ) -> _ArrayT | None: ...
+    def weight_gradient(self, dy: _ArrayT, x: _ArrayT, values: list[npt.NDArray[np.float32]]) -> bool: ...
     def input_gradient(self, height: int, width: int) -> ConvInputGradient: ...
 
 class NetworkGraph:
@@ -232,8 +221,18 @@ class NetworkGraph:
     def flatten(self, x: int) -> int: ...
 
 class Network:
-    def __init__(self, graph: NetworkGraph, *, output: int, batch: int, isa: str, threads: int) -> None: ...
-    def run(self, x: npt.NDArray[np.float32], y: npt.NDArray[np.float32]) -> None: ...
+    def __init__(
+        self,
+        graph: NetworkGraph,
+        *,
+        output: int,
+        batch: int,
+        in_dims: int,
+        out_dims: int,
+        isa: str,
+        threads: int,
+    ) -> None: ...
+    def run(self, x: _ArrayT, out: _ArrayT | None = None) -> _ArrayT: ...
     @property
     def chunk_images(self) -> int: ...
     @property
