@@ -238,6 +238,7 @@ class Network:
     @property
     def workspace_bytes(self) -> int: ...
 
+def run_fma(isa: str, rounds: int) -> float: ...
 def check_bsr(
     grid: _Grid,
     row_ptr: npt.NDArray[np.int64],

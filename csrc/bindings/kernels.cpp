@@ -488,6 +488,19 @@ void bind_kernels(py::module_& m) {
       },
       py::arg("grid"), py::arg("row_ptr").noconvert(), py::arg("col_idx").noconvert(),
       py::arg("values").noconvert());
+  m.def(
+      "run_fma",
+      [](const std::string& isa, std::int64_t rounds) {
+        require(rounds >= 0 && rounds <= 1 << 30, "run_fma", "0 to 2^30 rounds", std::to_string(rounds));
+        const KernelTable& kernels = table_of(isa);
+        const py::gil_scoped_release nogil;
+        volatile const float factor = 0.5F;
+        volatile float sum = kernels.fma_loop(rounds, factor, factor);
+        static_cast<void>(sum);
+        return static_cast<double>(rounds) * static_cast<double>(kernels.fma_flops);
+      },
+      py::arg("isa"), py::arg("rounds"),
+      "Multiply-adds in registers; returns their floating-point operations.");
   m.def("isa_report", [] {
     std::vector<std::tuple<std::string, bool, std::string>> rows;
     for (const IsaStatus& status : isa_report())

@@ -43,9 +43,10 @@ inline void store_first(float* p, Vec a, int count) { store8_first(p, a, count);
 }  // namespace
 
 #include "kernels/column_kernel-inl.h"
+#include "kernels/fma_loop-inl.h"
 #include "kernels/narrow_kernel-inl.h"
 #include "kernels/slab_kernel-inl.h"
 
 extern const pysim::KernelTable pysim::kAvx2Kernels = {
-    compute_slab, compute_narrow, compute_column,           compute_gradient,
-    copy_rows,    kLanes,         kLanes * kTileVectors[4], kTileVectors};
+    compute_slab, compute_narrow, compute_column,           compute_gradient, copy_rows,
+    run_fma,      kLanes,         kLanes * kTileVectors[4], kTileVectors,     2 * kFmaSums * kLanes};

@@ -39,13 +39,18 @@ inline Vec8 repeat8(const float* p, int count) {
     return {_mm256_permutevar8x32_ps(first.v, _mm256_setr_epi32(0, 1, 0, 1, 0, 1, 0, 1))};
   return first;
 }
+// Two floats as one double, whatever its alignment.
+inline double two_floats(const float* p) {
+  double two;
+  __builtin_memcpy(&two, p, sizeof(two));
+  return two;
+}
 // The inputs of four elements of which kPiece lie side by side, one copy of each.
 template <int kPiece>
 inline __m128 pieces4(const float* x, const std::int32_t* offsets) {
   if constexpr (kPiece >= 4) return _mm_loadu_ps(x + offsets[0]);
   if constexpr (kPiece == 2) {
-    const __m128d low = _mm_load_sd(reinterpret_cast<const double*>(x + offsets[0]));
-    return _mm_castpd_ps(_mm_loadh_pd(low, reinterpret_cast<const double*>(x + offsets[2])));
+    return _mm_castpd_ps(_mm_set_pd(two_floats(x + offsets[2]), two_floats(x + offsets[0])));
   }
   return _mm_setr_ps(x[offsets[0]], x[offsets[1]], x[offsets[2]], x[offsets[3]]);
 }

@@ -52,8 +52,14 @@ inline Vec repeat(const float* p, int count) {
 inline Vec put_one(Vec v, __mmask16 lanes, const float* p) {
   return {_mm512_mask_broadcastss_ps(v.v, lanes, _mm_load_ss(p))};
 }
+/// Two floats as one double, whatever its alignment.
+inline double two_floats(const float* p) {
+  double two;
+  __builtin_memcpy(&two, p, sizeof(two));
+  return two;
+}
 inline Vec put_two(Vec v, __mmask8 pairs, const float* p) {
-  const __m128d two = _mm_load_sd(reinterpret_cast<const double*>(p));
+  const __m128d two = _mm_set_sd(two_floats(p));
   return {_mm512_castpd_ps(_mm512_mask_broadcastsd_pd(_mm512_castps_pd(v.v), pairs, two))};
 }
 inline Vec put_four(Vec v, __mmask16 lanes, const float* p) {
@@ -65,6 +71,13 @@ inline Vec pieces(const float* x, const std::int32_t* offsets) {
   static_assert(kElements % kPiece == 0);
   if constexpr (kPiece == kElements) {
     return spread<kCopies>(x + offsets[0]);
+  } else if constexpr (kPiece == 1 && kCopies == 1) {
+    const auto four = [&](int e) {
+      return _mm_setr_ps(x[offsets[e]], x[offsets[e + 1]], x[offsets[e + 2]], x[offsets[e + 3]]);
+    };
+    const __m256d low = _mm256_castps_pd(_mm256_set_m128(four(4), four(0)));
+    const __m256d high = _mm256_castps_pd(_mm256_set_m128(four(12), four(8)));
+    return {_mm512_castpd_ps(_mm512_maskz_insertf64x4(0xff, _mm512_castpd256_pd512(low), high, 1))};
   } else if constexpr (kPiece == 1) {
     Vec v = broadcast(x + offsets[0]);
 #pragma GCC unroll 16
@@ -73,7 +86,7 @@ inline Vec pieces(const float* x, const std::int32_t* offsets) {
     return v;
   } else if constexpr (kPiece == 2) {
     // Every pair goes to all places where it is wanted; then each lane of four takes its own of the two.
-    Vec v = {_mm512_castpd_ps(_mm512_set1_pd(*reinterpret_cast<const double*>(x + offsets[0])))};
+    Vec v = {_mm512_castpd_ps(_mm512_set1_pd(two_floats(x + offsets[0])))};
 #pragma GCC unroll 16
     for (int e = 2; e < kElements; e += 2)
       v = put_two(v, static_cast<__mmask8>(((1u << kCopies) - 1u) << (e / 2 * kCopies)), x + offsets[e]);
@@ -122,9 +135,10 @@ inline void store_first(float* p, Vec a, int count) { _mm512_mask_storeu_ps(p, f
 }  // namespace
 
 #include "kernels/column_kernel-inl.h"
+#include "kernels/fma_loop-inl.h"
 #include "kernels/narrow_kernel-inl.h"
 #include "kernels/slab_kernel-inl.h"
 
 extern const pysim::KernelTable pysim::kAvx512Kernels = {
-    compute_slab, compute_narrow, compute_column,           compute_gradient,
-    copy_rows,    kLanes,         kLanes * kTileVectors[4], kTileVectors};
+    compute_slab, compute_narrow, compute_column,           compute_gradient, copy_rows,
+    run_fma,      kLanes,         kLanes * kTileVectors[4], kTileVectors,     2 * kFmaSums * kLanes};

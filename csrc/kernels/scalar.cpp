@@ -69,10 +69,27 @@ void copy_rows(const float* from, std::int64_t from_pitch, float* to, std::int64
   }
 }
 
+float run_fma(std::int64_t rounds, float factor, float term) {
+  constexpr int sums = 4;
+  float sum[sums] = {0.0F, factor, term, factor + term};  // equal sums would be computed once
+  for (std::int64_t i = 0; i < rounds; ++i) {
+    for (float& one : sum) one = one * factor + term;
+  }
+  return sum[0] + sum[1] + sum[2] + sum[3];
+}
+
 }  // namespace
 
-extern const KernelTable kScalarKernels = {
-    compute_slab, compute_narrow, compute_column, compute_gradient, copy_rows, 1, 8, kTileVectors};
+extern const KernelTable kScalarKernels = {compute_slab,
+                                           compute_narrow,
+                                           compute_column,
+                                           compute_gradient,
+                                           copy_rows,
+                                           run_fma,
+                                           1,
+                                           8,
+                                           kTileVectors,
+                                           8};
 
 const KernelTable& kernel_table(Isa isa) {
   switch (isa) {

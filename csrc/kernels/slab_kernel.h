@@ -93,6 +93,10 @@ using GradientKernel = void (*)(const Slab& slab, const float* x, std::int64_t p
 using RowCopy = void (*)(const float* from, std::int64_t from_pitch, float* to, std::int64_t to_pitch,
                          std::int64_t rows, std::int64_t width);
 
+/// `rounds` times some multiply-adds x = x * factor + term in registers, to measure the rate; returns one of
+/// the sums.
+using FmaLoop = float (*)(std::int64_t rounds, float factor, float term);
+
 /// The entry points of one instruction set. A table starts from the next slower one, so it never has a hole.
 struct KernelTable {
   SlabKernel slab;
@@ -100,9 +104,11 @@ struct KernelTable {
   ColumnKernel column;
   GradientKernel gradient;
   RowCopy copy_rows;
+  FmaLoop fma_loop;
   int lanes;                ///< Columns of one vector; runs that are a multiple of it waste nothing.
   int tile_columns;         ///< Columns that a slab of kSlabRows rows computes at one time.
   const int* tile_vectors;  ///< By the rows of a slab: vectors of columns that it computes at one time.
+  std::int64_t fma_flops;   ///< Of one round of fma_loop; a multiply-add is two.
 };
 
 extern const KernelTable kScalarKernels;
