@@ -14,12 +14,13 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from pysim import _core
 from pysim.atomic import write_bytes_atomic
-from pysim.errors import PysimWarning
+from pysim.errors import DataError, PysimWarning, printable
 from pysim.store import cache_folder, content_key, file_digest
 
 _SCHEMA = 1
@@ -104,34 +105,39 @@ def save_tuning(tuning: Tuning, threads: int) -> Path:
 def load_tuning(threads: int) -> Tuning | None:
     """What was measured on this machine; None if nothing was, or, with a warning, if the file is broken."""
     path = tuning_path(threads)
+    if not path.exists():
+        return None
+    try:
+        return read_tuning(path, describe_machine(threads))
+    except DataError as error:
+        warnings.warn(f"{error}; {error.hint}", PysimWarning, stacklevel=2)
+        return None
+
+
+def read_tuning(path: Path, machine: Mapping[str, str | int]) -> Tuning:
+    """The table in a file. Raises DataError if it cannot be read, is broken or is another machine's."""
     try:
         with path.open("rb") as file:
             text = file.read(_MOST_BYTES + 1)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        warnings.warn(f"{path}: cannot be read: {error}; run pysim tune", PysimWarning, stacklevel=2)
-        return None
-    try:
-        return _parse(text, describe_machine(threads))
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        warnings.warn(
-            f"{path}: not what pysim tune wrote ({error}); run it again", PysimWarning, stacklevel=2
+        if len(text) > _MOST_BYTES:
+            raise ValueError(f"more than {_MOST_BYTES} bytes")
+        data = json.loads(text)
+        if not isinstance(data, dict) or data.get("schema") != _SCHEMA or data.get("machine") != machine:
+            raise ValueError("not this machine's table")
+        rows = tuple(
+            BreakEven(height=row["height"], n=row["n"], sparsity=_three(row["sparsity"]))
+            for row in data["rows"]
         )
-        return None
-
-
-def _parse(text: bytes, machine: Mapping[str, str | int]) -> Tuning:
-    if len(text) > _MOST_BYTES:
-        raise ValueError(f"expected at most {_MOST_BYTES} bytes")
-    data = json.loads(text)
-    if not isinstance(data, dict) or data.get("schema") != _SCHEMA or data.get("machine") != machine:
-        raise ValueError("expected this machine's table")
-    rows = tuple(
-        BreakEven(height=row["height"], n=row["n"], sparsity=tuple(map(float, row["sparsity"])))  # type: ignore[arg-type]
-        for row in data["rows"]
-    )
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+        raise DataError(
+            f"{path}: not what pysim tune wrote: {printable(error)}", hint="pysim tune measures it again."
+        ) from error
     return Tuning(machine=dict(machine), rows=rows)
+
+
+def _three(values: Any) -> tuple[float, float, float]:  # noqa: ANN401
+    low, median, high = (float(value) for value in values)
+    return low, median, high
 
 
 @functools.cache

@@ -61,6 +61,7 @@ GOOD = {"height": 4, "n": 1, "sparsity": [0.1, 0.2, 0.3]}
         {"rows": [{**GOOD, "sparsity": [0.1, 0.2]}]},
         {"rows": [{**GOOD, "sparsity": [0.1, 0.2, 7]}]},
         {"rows": [{**GOOD, "sparsity": ["a", 0, 0]}]},
+        {"rows": [{**GOOD, "sparsity": [0, 0, 10**400]}]},
         {"rows": [{**GOOD, "height": 0}]},
         {"rows": [{**GOOD, "n": "1"}]},
     ],
