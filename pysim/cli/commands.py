@@ -17,6 +17,7 @@ from pysim.cli.hw import hw as hw_commands
 from pysim.cli.options import BF16, CHECKPOINT, DATA, DEBUG, DEVICE, INPUT, JSON, PAD32, RESUME, SET, Blocks
 from pysim.cli.progress import ProgressLine
 from pysim.cli.prune import prune as prune_command
+from pysim.cli.tune import tune as tune_command
 
 if TYPE_CHECKING:
     from pysim.config import Accelerator, Dataflow, Pipelining, Skip
@@ -281,3 +282,4 @@ cli.add_command(hw_commands)
 cli.add_command(prune_command)
 cli.add_command(experiment_command)
 cli.add_command(figure_command)
+cli.add_command(tune_command)

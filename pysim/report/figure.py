@@ -86,7 +86,7 @@ def _speedup_panel(
     axes: Axes, trade_off: TradeOff, points: Sequence[tuple[Point, float | None]], title: str
 ) -> None:
     blocks = list(dict.fromkeys(point.block for point, _ in points))
-    for block, color in zip(blocks, _colors(len(blocks)), strict=True):
+    for block, color in zip(blocks, line_colors(len(blocks)), strict=True):
         line = [(p, x) for p, x in points if p.block == block and x is not None]
         axes.errorbar(
             [x for _, x in line],
@@ -119,7 +119,7 @@ def _speedup_panel(
 
 def _size_panel(axes: Axes, trade_off: TradeOff) -> None:
     sparsities = sorted({point.sparsity for point in trade_off.points})
-    for sparsity, color in zip(sparsities, _colors(len(sparsities)), strict=True):
+    for sparsity, color in zip(sparsities, line_colors(len(sparsities)), strict=True):
         points = [p for p in trade_off.points if p.sparsity == sparsity]
         square = squarest_blocks([p.block for p in points])
         line = [p for p in points if p.block in square]
@@ -180,7 +180,8 @@ def _counts(points: Sequence[Point]) -> str:
     return f"n = {low}" if low == high else f"n = {low} to {high}"
 
 
-def _colors(count: int) -> list[Color]:
+def line_colors(count: int) -> list[Color]:
+    """That many, told apart in print too."""
     from matplotlib import colormaps
 
     return [colormaps["viridis"](0.9 * i / max(count - 1, 1)) for i in range(count)]
