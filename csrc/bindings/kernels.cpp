@@ -12,6 +12,7 @@
 
 #include "base/check.h"
 #include "base/isa.h"
+#include "bindings/arrays.h"
 #include "bindings/bindings.h"
 #include "kernels/bsr.h"
 #include "kernels/conv.h"
@@ -48,11 +49,6 @@ std::string resolved_name(const std::string& isa) {
 }
 
 // These run before every product: text is made only when there is something to say.
-void require_aligned(const F32& array, const char* where) {
-  if (reinterpret_cast<std::uintptr_t>(array.data()) % alignof(float) != 0)
-    require(false, where, "aligned memory", "an address that is not a multiple of 4");
-}
-
 template <class Array>
 void require_contiguous(const Array& array, int ndim, const char* where) {
   if (array.ndim() != ndim) {
@@ -62,17 +58,34 @@ void require_contiguous(const Array& array, int ndim, const char* where) {
     require(false, where, "a C-contiguous array", "another layout");
 }
 
-std::string shape_text(const std::int64_t* sizes, std::size_t count) {
+void require_aligned(const F32& array, const char* where) {
+  if (reinterpret_cast<std::uintptr_t>(array.data()) % alignof(float) != 0)
+    require(false, where, "aligned memory", "an address that is not a multiple of 4");
+}
+
+using Shape4 = std::array<std::int64_t, 4>;
+
+constexpr std::array<int, 4> kChannelsFirst{0, 1, 2, 3};
+constexpr std::array<int, 4> kChannelsLast{0, 2, 3, 1};
+
+std::string shape_text(const Shape4& sizes, int ndim = 4) {
   std::string text = "(";
-  for (std::size_t i = 0; i < count; ++i) text.append(i == 0 ? "" : ", ").append(std::to_string(sizes[i]));
+  for (std::size_t i = 0; i < static_cast<std::size_t>(ndim); ++i)
+    text.append(i == 0 ? "" : ", ").append(std::to_string(sizes[i]));
   return text.append(")");
 }
 
-void require_shape(const F32& array, const std::array<std::int64_t, 4>& shape, const char* where) {
-  if (!std::equal(shape.begin(), shape.end(), array.shape())) {
-    const std::array<std::int64_t, 4> got{array.shape(0), array.shape(1), array.shape(2), array.shape(3)};
-    require(false, where, shape_text(shape.data(), 4), shape_text(got.data(), 4));
-  }
+void require_shape(const FloatArray& array, const Shape4& shape, const char* where) {
+  if (array.shape != shape)
+    require(false, where, shape_text(shape, array.ndim), shape_text(array.shape, array.ndim));
+}
+
+/// Runs `work`, without the GIL if it is long. Giving up the GIL costs as much as a short one may take.
+template <class Work>
+void run_unlocked(bool is_long, const Work& work) {
+  if (!is_long) return work();
+  const py::gil_scoped_release nogil;
+  work();
 }
 
 /// The view lives as long as the arrays do. Shapes are checked here, indices by the plan.
@@ -95,40 +108,25 @@ BsrView view_bsr(const GridTuple& grid, const I64& row_ptr, const I32& col_idx, 
 }
 
 /// Elements from one row to the next of a matrix whose rows are contiguous and do not overlap.
-std::int64_t row_pitch(const F32& a, std::int64_t rows, const char* where) {
-  if (a.ndim() != 2 || a.shape(0) != rows) {
-    require(false, where, "shape (" + std::to_string(rows) + ", n)",
-            a.ndim() == 2 ? std::to_string(a.shape(0)) + " rows" : std::to_string(a.ndim()) + " dimensions");
+std::int64_t row_pitch(const FloatArray& a, std::int64_t rows, const char* where) {
+  if (a.shape[0] != rows) {
+    require(false, where, "shape (" + std::to_string(rows) + ", n)", std::to_string(a.shape[0]) + " rows");
   }
-  require_aligned(a, where);
-  const std::int64_t n = a.shape(1);
-  constexpr auto bytes = static_cast<py::ssize_t>(sizeof(float));
-  if (n > 1 && a.strides(1) != bytes) {
-    require(false, where, "contiguous rows", "a stride of " + std::to_string(a.strides(1)) + " bytes");
+  const std::int64_t n = a.shape[1];
+  constexpr auto bytes = static_cast<std::int64_t>(sizeof(float));
+  if (n > 1 && a.strides[1] != bytes) {
+    require(false, where, "contiguous rows", "a stride of " + std::to_string(a.strides[1]) + " bytes");
   }
   if (rows <= 1) return n;
-  const py::ssize_t stride = a.strides(0);
+  const std::int64_t stride = a.strides[0];
   if (stride % bytes != 0 || stride < n * bytes) {
     require(false, where, "rows that do not overlap", "a stride of " + std::to_string(stride) + " bytes");
   }
   return stride / bytes;
 }
 
-bool overlap(const F32& a, const F32& b) {
-  const auto range = [](const F32& x) {
-    const char* const begin = reinterpret_cast<const char*>(x.data());
-    py::ssize_t last = 0;
-    for (py::ssize_t i = 0; i < x.ndim(); ++i) last += (x.shape(i) - 1) * x.strides(i);
-    return std::pair(begin, begin + last + static_cast<py::ssize_t>(sizeof(float)));
-  };
-  if (a.size() == 0 || b.size() == 0) return false;
-  const auto [a_begin, a_end] = range(a);
-  const auto [b_begin, b_end] = range(b);
-  return a_begin < b_end && b_begin < a_end;
-}
-
-void require_apart(const F32& a, const F32& b, const char* where, const char* expected) {
-  if (overlap(a, b)) require(false, where, expected, "an overlap");
+void require_columns(const FloatArray& a, std::int64_t n, const char* where) {
+  if (a.shape[1] != n) require(false, where, std::to_string(n) + " columns", std::to_string(a.shape[1]));
 }
 
 using ValuesShape = std::array<py::ssize_t, 3>;  // nnz_blocks, bh, bw
@@ -145,130 +143,188 @@ struct BoundSpmm {
   ValuesShape values_shape;
   std::string isa;
 
-  void run(const F32& x, F32& y, const std::optional<F32>& residual) const {
-    const std::int64_t x_pitch = row_pitch(x, plan.k(), "spmm input");
-    const std::int64_t n = x.shape(1);
-    const std::int64_t y_pitch = row_pitch(y, plan.m(), "spmm output");
-    if (y.shape(1) != n) {
-      require(false, "spmm output", std::to_string(n) + " columns", std::to_string(y.shape(1)));
+  py::object run(const py::handle& x, const py::handle& out, const py::handle& residual) const {
+    const FloatArray source = read_array(x, 2, "spmm input", "(k, n)");
+    const std::int64_t x_pitch = row_pitch(source, plan.k(), "spmm input");
+    const std::int64_t n = source.shape[1];
+    const FloatArray target =
+        out.is_none() ? new_array(x, 2, {plan.m(), n}) : read_array(out, 2, "spmm output", "(m, n)");
+    std::int64_t y_pitch = n;
+    if (!out.is_none()) {
+      y_pitch = row_pitch(target, plan.m(), "spmm output");
+      require_writeable(target, "spmm output");
+      require_columns(target, n, "spmm output");
+      require_apart(source, target, "spmm output", "memory apart from the input");
     }
-    require_apart(x, y, "spmm output", "memory apart from the input");
-    std::int64_t residual_pitch = 0;
-    if (residual) {
-      residual_pitch = row_pitch(*residual, plan.m(), "spmm residual");
-      if (residual->shape(1) != n)
-        require(false, "spmm residual", std::to_string(n) + " columns", std::to_string(residual->shape(1)));
-      require_apart(*residual, y, "spmm output", "memory apart from the residual");
+    FloatArray added;
+    std::int64_t added_pitch = 0;
+    if (!residual.is_none()) {
+      added = read_array(residual, 2, "spmm residual", "(m, n)");
+      added_pitch = row_pitch(added, plan.m(), "spmm residual");
+      require_columns(added, n, "spmm residual");
+      if (!out.is_none()) require_apart(added, target, "spmm output", "memory apart from the residual");
     }
-    const float* const added = residual ? residual->data() : nullptr;
-    const float* const from = x.data();
-    float* const to = y.mutable_data();
-    const py::gil_scoped_release nogil;
-    plan.run(from, x_pitch, n, added, residual_pitch, to, y_pitch);
+    run_unlocked(plan.is_long(n),
+                 [&] { plan.run(source.data, x_pitch, n, added.data, added_pitch, target.data, y_pitch); });
+    return out.is_none() ? target.owner : py::reinterpret_borrow<py::object>(out);
   }
 
-  void weight_gradient(const F32& dy, const F32& x, F32& values) const {
-    const std::int64_t x_pitch = row_pitch(x, plan.k(), "spmm input");
-    const std::int64_t dy_pitch = row_pitch(dy, plan.m(), "spmm output gradient");
-    const std::int64_t n = x.shape(1);
-    if (dy.shape(1) != n)
-      require(false, "spmm output gradient", std::to_string(n) + " columns", std::to_string(dy.shape(1)));
+  void weight_gradient(const py::handle& dy, const py::handle& x, F32& values) const {
+    const FloatArray source = read_array(x, 2, "spmm input", "(k, n)");
+    const FloatArray gradient = read_array(dy, 2, "spmm output gradient", "(m, n)");
+    const std::int64_t x_pitch = row_pitch(source, plan.k(), "spmm input");
+    const std::int64_t dy_pitch = row_pitch(gradient, plan.m(), "spmm output gradient");
+    const std::int64_t n = source.shape[1];
+    require_columns(gradient, n, "spmm output gradient");
     require_values(values, values_shape, "spmm weight gradient");
     float* const to = values.mutable_data();
     const std::int64_t count = values.size();
-    const float* const from_dy = dy.data();
-    const float* const from_x = x.data();
     const py::gil_scoped_release nogil;
-    plan.weight_gradient(from_dy, dy_pitch, from_x, x_pitch, n, to, count);
+    plan.weight_gradient(gradient.data, dy_pitch, source.data, x_pitch, n, to, count);
   }
 };
 
-struct BoundConv {
-  ConvPlan plan;
-  std::vector<ValuesShape> values_shapes;
+/// The order of the axes of images in memory. Throws std::invalid_argument if it is neither.
+ImageOrder image_order(const FloatArray& images, const char* where) {
+  if (images.is_contiguous()) return ImageOrder::channels_first;
+  if (!images.follows(kChannelsLast))
+    require(false, where, "a C-contiguous array, or a channels-last one", "another layout");
+  return ImageOrder::channels_last;
+}
 
-  void run(const F32& x, F32& y, const std::optional<F32>& residual) const {
-    require_contiguous(x, 4, "convolution input");
-    require_contiguous(y, 4, "convolution output");
-    require_aligned(x, "convolution input");
-    require_aligned(y, "convolution output");
-    const py::ssize_t batch = x.shape(0);
-    require_shape(x, plan.in_shape(batch), "convolution input");
-    require_shape(y, plan.out_shape(batch), "convolution output");
-    require_apart(x, y, "convolution output", "memory apart from the input");
-    if (residual) {
-      require_contiguous(*residual, 4, "convolution residual");
-      require_aligned(*residual, "convolution residual");
-      require_shape(*residual, plan.out_shape(batch), "convolution residual");
-      require_apart(*residual, y, "convolution output", "memory apart from the residual");
-    }
-    const float* const added = residual ? residual->data() : nullptr;
-    const float* const from = x.data();
-    float* const to = y.mutable_data();
-    const py::gil_scoped_release nogil;
-    plan.run(from, batch, added, to);
-  }
+constexpr const char* kImageShape = "(N, channels, H, W)";
 
-  void weight_gradient(const F32& dy, const F32& x, std::vector<F32> values) const {
-    require_contiguous(x, 4, "convolution input");
-    require_contiguous(dy, 4, "convolution output gradient");
-    require_aligned(x, "convolution input");
-    require_aligned(dy, "convolution output gradient");
-    const py::ssize_t batch = x.shape(0);
-    require_shape(x, plan.in_shape(batch), "convolution input");
-    require_shape(dy, plan.out_shape(batch), "convolution output gradient");
-    if (values.size() != values_shapes.size())
-      require(false, "convolution weight gradient", "one array for each group",
-              std::to_string(values.size()));
-    std::vector<float*> to;
-    std::vector<std::int64_t> counts;
-    for (std::size_t g = 0; g < values.size(); ++g) {
-      require_values(values[g], values_shapes[g], "convolution weight gradient");
-      to.push_back(values[g].mutable_data());
-      counts.push_back(values[g].size());
-    }
-    const float* const from_dy = dy.data();
-    const float* const from_x = x.data();
-    const py::gil_scoped_release nogil;
-    plan.weight_gradient(from_x, batch, from_dy, to, counts);
-  }
-};
+/// The gradient of a convolution's output or input, which has to be NCHW.
+FloatArray read_gradient(const py::handle& array, const char* where) {
+  FloatArray found = read_array(array, 4, where, kImageShape);
+  if (!found.is_contiguous()) require(false, where, "a C-contiguous array", "another layout");
+  return found;
+}
 
 struct BoundConvInputGradient {
   ConvInputGradient plan;
   ConvPlan forward;
 
-  void run(const F32& dy, F32& dx) const {
-    require_contiguous(dy, 4, "convolution output gradient");
-    require_contiguous(dx, 4, "convolution input gradient");
-    require_aligned(dy, "convolution output gradient");
-    require_aligned(dx, "convolution input gradient");
-    const py::ssize_t batch = dy.shape(0);
-    require_shape(dy, forward.out_shape(batch), "convolution output gradient");
-    require_shape(dx, forward.in_shape(batch), "convolution input gradient");
-    require_apart(dy, dx, "convolution input gradient", "memory apart from the output gradient");
-    const float* const from = dy.data();
-    float* const to = dx.mutable_data();
+  void run(const py::handle& dy, const py::handle& dx) const {
+    const FloatArray from = read_gradient(dy, "convolution output gradient");
+    const FloatArray to = read_gradient(dx, "convolution input gradient");
+    const std::int64_t batch = from.shape[0];
+    require_shape(from, forward.out_shape(batch), "convolution output gradient");
+    require_shape(to, forward.in_shape(batch), "convolution input gradient");
+    require_apart(from, to, "convolution input gradient", "memory apart from the output gradient");
     const py::gil_scoped_release nogil;
-    plan.run(from, batch, to);
+    plan.run(from.data, batch, to.data);
   }
 };
 
-/// Weights with what runs them: checked and packed once for all image sizes.
-struct BoundConvWeights {
-  std::shared_ptr<const ConvWeights> weights;
-  const KernelTable& kernels;
-  std::vector<ValuesShape> values_shapes;
-  std::string isa;
-  int threads;
+/// Weights with what runs them: checked and packed once for all image sizes. The plans of the latest sizes
+/// are kept; only who holds the GIL touches them.
+class BoundConvWeights {
+ public:
+  BoundConvWeights(std::shared_ptr<const ConvWeights> packed, const KernelTable& kernels,
+                   std::vector<ValuesShape> values_shapes, std::string isa, int threads)
+      : weights(std::move(packed)),
+        isa(std::move(isa)),
+        kernels_(kernels),
+        values_shapes_(std::move(values_shapes)),
+        threads_(threads),
+        in_shape_("(N, " + std::to_string(weights->channels) + ", H, W)") {}
 
-  BoundConv plan(std::int64_t height, std::int64_t width) const {
-    return {ConvPlan(weights, height, width, kernels, threads), values_shapes};
+  /// Makes the plan for a size, which run() and weight_gradient() need.
+  void prepare(std::int64_t height, std::int64_t width) {
+    auto plan = std::make_shared<const ConvPlan>(weights, height, width, kernels_, threads_);
+    if (plans_.size() >= kMostSizes) plans_.erase(plans_.begin());
+    plans_.push_back(std::move(plan));
   }
+
+  /// None if the plan for this size is yet to be made.
+  py::object run(const py::handle& x, const py::handle& out, const py::handle& residual) const {
+    const FloatArray source = read_images(x);
+    const ImageOrder order = image_order(source, "convolution input");
+    const std::shared_ptr<const ConvPlan> plan = find(source.shape[2], source.shape[3]);
+    if (plan == nullptr) return py::none();
+    const std::int64_t batch = source.shape[0];
+    const Shape4 shape = plan->out_shape(batch);
+    const bool given = !out.is_none();
+    const bool last = order == ImageOrder::channels_last;
+    const FloatArray target = given ? read_array(out, 4, "convolution output", kImageShape)
+                                    : new_array(x, 4, shape, last ? kChannelsLast : kChannelsFirst);
+    ImageOrder target_order = order;
+    if (given) {
+      target_order = image_order(target, "convolution output");
+      require_writeable(target, "convolution output");
+      require_shape(target, shape, "convolution output");
+      require_apart(source, target, "convolution output", "memory apart from the input");
+    }
+    FloatArray added;
+    Images added_images;
+    if (!residual.is_none()) {
+      added = read_array(residual, 4, "convolution residual", kImageShape);
+      added_images = {added.data, image_order(added, "convolution residual")};
+      require_shape(added, shape, "convolution residual");
+      if (given) require_apart(added, target, "convolution output", "memory apart from the residual");
+    }
+    run_unlocked(plan->is_long(batch),
+                 [&] { plan->run({source.data, order}, batch, added_images, target.data, target_order); });
+    return given ? py::reinterpret_borrow<py::object>(out) : target.owner;
+  }
+
+  /// False if the plan for this size is yet to be made.
+  bool weight_gradient(const py::handle& dy, const py::handle& x, std::vector<F32> values) const {
+    const FloatArray source = read_images(x);
+    const ImageOrder order = image_order(source, "convolution input");
+    const std::shared_ptr<const ConvPlan> plan = find(source.shape[2], source.shape[3]);
+    if (plan == nullptr) return false;
+    const FloatArray gradient = read_gradient(dy, "convolution output gradient");
+    const std::int64_t batch = source.shape[0];
+    require_shape(gradient, plan->out_shape(batch), "convolution output gradient");
+    if (values.size() != values_shapes_.size())
+      require(false, "convolution weight gradient", "one array for each group",
+              std::to_string(values.size()));
+    std::vector<float*> to;
+    std::vector<std::int64_t> counts;
+    for (std::size_t g = 0; g < values.size(); ++g) {
+      require_values(values[g], values_shapes_[g], "convolution weight gradient");
+      to.push_back(values[g].mutable_data());
+      counts.push_back(values[g].size());
+    }
+    const py::gil_scoped_release nogil;
+    plan->weight_gradient({source.data, order}, batch, gradient.data, to, counts);
+    return true;
+  }
+
   BoundConvInputGradient input_gradient(std::int64_t height, std::int64_t width) const {
-    return {ConvInputGradient(weights, height, width, kernels, threads),
-            ConvPlan(weights, height, width, kernels, threads)};
+    return {ConvInputGradient(weights, height, width, kernels_, threads_),
+            ConvPlan(weights, height, width, kernels_, threads_)};
   }
+
+  std::shared_ptr<const ConvWeights> weights;
+  std::string isa;
+
+ private:
+  static constexpr std::size_t kMostSizes = 16;
+
+  FloatArray read_images(const py::handle& x) const {
+    FloatArray found = read_array(x, 4, "convolution input", in_shape_.c_str());
+    if (found.shape[1] != weights->channels) {
+      require(false, "convolution input", "shape " + in_shape_, shape_text(found.shape));
+    }
+    return found;
+  }
+
+  std::shared_ptr<const ConvPlan> find(std::int64_t height, std::int64_t width) const {
+    for (const std::shared_ptr<const ConvPlan>& plan : plans_) {
+      const Shape4 shape = plan->in_shape(1);
+      if (shape[2] == height && shape[3] == width) return plan;
+    }
+    return nullptr;
+  }
+
+  const KernelTable& kernels_;
+  std::vector<ValuesShape> values_shapes_;
+  int threads_;
+  std::string in_shape_;                                ///< For messages.
+  std::vector<std::shared_ptr<const ConvPlan>> plans_;  ///< The latest last.
 };
 
 BoundConvWeights make_conv_weights(const std::vector<std::tuple<GridTuple, I64, I32, F32>>& groups,
@@ -297,26 +353,52 @@ std::vector<PoolRange> pool_ranges(const PoolTriples& triples) {
 
 struct BoundNetwork {
   std::unique_ptr<const Network> network;
+  int in_dims;
+  int out_dims;
 
-  BoundNetwork(const NetworkGraph& graph, int output, std::int64_t batch, const std::string& isa, int threads)
-      : network(std::make_unique<const Network>(graph, output, batch, table_of(isa), threads)) {}
+  BoundNetwork(const NetworkGraph& graph, int output, std::int64_t batch, int in_dims, int out_dims,
+               const std::string& isa, int threads)
+      : network(std::make_unique<const Network>(graph, output, batch, table_of(isa), threads)),
+        in_dims(in_dims),
+        out_dims(out_dims) {
+    require((in_dims == 2 || in_dims == 4) && (out_dims == 2 || out_dims == 4), "network",
+            "inputs and outputs of 2 or 4 dimensions",
+            std::to_string(in_dims) + " and " + std::to_string(out_dims));
+  }
 
-  std::array<std::int64_t, 4> shape(const ImageShape& image) const {
+  Shape4 shape(const ImageShape& image) const {
     return {network->batch(), image.channels, image.height, image.width};
   }
 
-  void run(const F32& x, F32& y) const {
-    require_contiguous(x, 4, "network input");
-    require_contiguous(y, 4, "network output");
-    require_aligned(x, "network input");
-    require_aligned(y, "network output");
-    require_shape(x, shape(network->in_shape()), "network input");
-    require_shape(y, shape(network->out_shape()), "network output");
-    require_apart(x, y, "network output", "memory apart from the input");
-    const float* const from = x.data();
-    float* const to = y.mutable_data();
-    const py::gil_scoped_release nogil;
-    network->run(from, to);
+  /// An array of features counts as images of one pixel.
+  static FloatArray as_images(FloatArray array, const Shape4& shape, const char* where) {
+    if (array.ndim == 2) array.shape[2] = array.shape[3] = 1;
+    require_shape(array, shape, where);
+    return array;
+  }
+
+  py::object run(const py::handle& x, const py::handle& out) const {
+    const char* const dims = "of as many dimensions as the network's";
+    const FloatArray source =
+        as_images(read_array(x, in_dims, "network input", dims), shape(network->in_shape()), "network input");
+    const ImageOrder order = image_order(source, "network input");
+    const Shape4 out_shape = shape(network->out_shape());
+    const bool given = !out.is_none();
+    const bool last = order == ImageOrder::channels_last && out_dims == 4;
+    const FloatArray target =
+        given ? as_images(read_array(out, out_dims, "network output", dims), out_shape, "network output")
+              : new_array(x, out_dims, out_shape, last ? kChannelsLast : kChannelsFirst);
+    ImageOrder target_order = last ? ImageOrder::channels_last : ImageOrder::channels_first;
+    if (given) {
+      target_order = image_order(target, "network output");
+      require_writeable(target, "network output");
+      require_apart(source, target, "network output", "memory apart from the input");
+    }
+    {
+      const py::gil_scoped_release nogil;
+      network->run({source.data, order}, target.data, target_order);
+    }
+    return given ? py::reinterpret_borrow<py::object>(out) : target.owner;
   }
 };
 
@@ -346,9 +428,10 @@ void bind_network(py::module_& m) {
       .def("flatten", &NetworkGraph::flatten, py::arg("x"));
 
   py::class_<BoundNetwork>(m, "Network", "See pysim.sparse.CompiledNetwork.")
-      .def(py::init<const NetworkGraph&, int, std::int64_t, const std::string&, int>(), py::arg("graph"),
-           py::kw_only(), py::arg("output"), py::arg("batch"), py::arg("isa"), py::arg("threads"))
-      .def("run", &BoundNetwork::run, py::arg("x").noconvert(), py::arg("y").noconvert())
+      .def(py::init<const NetworkGraph&, int, std::int64_t, int, int, const std::string&, int>(),
+           py::arg("graph"), py::kw_only(), py::arg("output"), py::arg("batch"), py::arg("in_dims"),
+           py::arg("out_dims"), py::arg("isa"), py::arg("threads"))
+      .def("run", &BoundNetwork::run, py::arg("x"), py::arg("out") = py::none())
       .def_property_readonly("chunk_images",
                              [](const BoundNetwork& bound) { return bound.network->chunk_images(); })
       .def_property_readonly("workspace_bytes",
@@ -376,27 +459,24 @@ void bind_kernels(py::module_& m) {
            py::arg("values").noconvert(), py::kw_only(), py::arg("bias") = py::none(),
            py::arg("relu") = false, py::arg("trainable") = false, py::arg("transposed") = false,
            py::arg("bfloat16") = false, py::arg("isa"), py::arg("threads"))
-      .def("weight_gradient", &BoundSpmm::weight_gradient, py::arg("dy").noconvert(),
-           py::arg("x").noconvert(), py::arg("values").noconvert())
-      .def("run", &BoundSpmm::run, py::arg("x").noconvert(), py::arg("y").noconvert(),
-           py::arg("residual").noconvert() = py::none())
+      .def("weight_gradient", &BoundSpmm::weight_gradient, py::arg("dy"), py::arg("x"),
+           py::arg("values").noconvert())
+      .def("run", &BoundSpmm::run, py::arg("x"), py::arg("out") = py::none(),
+           py::arg("residual") = py::none())
       .def_readonly("isa", &BoundSpmm::isa);
 
-  py::class_<BoundConv>(m, "ConvPlan", "A convolution for one image size.")
-      .def("run", &BoundConv::run, py::arg("x").noconvert(), py::arg("y").noconvert(),
-           py::arg("residual").noconvert() = py::none())
-      .def("weight_gradient", &BoundConv::weight_gradient, py::arg("dy").noconvert(),
-           py::arg("x").noconvert(), py::arg("values").noconvert())
-      .def("out_shape", [](const BoundConv& conv, std::int64_t batch) { return conv.plan.out_shape(batch); });
-
   py::class_<BoundConvInputGradient>(m, "ConvInputGradient", "Its input's gradient, for one image size.")
-      .def("run", &BoundConvInputGradient::run, py::arg("dy").noconvert(), py::arg("dx").noconvert());
+      .def("run", &BoundConvInputGradient::run, py::arg("dy"), py::arg("dx"));
 
   py::class_<BoundConvWeights>(m, "ConvWeights", "See pysim.sparse.ConvPlan.")
       .def(py::init(&make_conv_weights), py::arg("groups"), py::kw_only(), py::arg("kernel"),
            py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("bias"),
            py::arg("relu") = false, py::arg("trainable") = false, py::arg("isa"), py::arg("threads"))
-      .def("plan", &BoundConvWeights::plan, py::arg("height"), py::arg("width"))
+      .def("prepare", &BoundConvWeights::prepare, py::arg("height"), py::arg("width"))
+      .def("run", &BoundConvWeights::run, py::arg("x"), py::arg("out") = py::none(),
+           py::arg("residual") = py::none())
+      .def("weight_gradient", &BoundConvWeights::weight_gradient, py::arg("dy"), py::arg("x"),
+           py::arg("values").noconvert())
       .def("input_gradient", &BoundConvWeights::input_gradient, py::arg("height"), py::arg("width"))
       .def_readonly("isa", &BoundConvWeights::isa);
 
@@ -409,6 +489,19 @@ void bind_kernels(py::module_& m) {
       },
       py::arg("grid"), py::arg("row_ptr").noconvert(), py::arg("col_idx").noconvert(),
       py::arg("values").noconvert());
+  m.def(
+      "run_fma",
+      [](const std::string& isa, std::int64_t rounds) {
+        require(rounds >= 0 && rounds <= 1 << 30, "run_fma", "0 to 2^30 rounds", std::to_string(rounds));
+        const KernelTable& kernels = table_of(isa);
+        const py::gil_scoped_release nogil;
+        volatile const float factor = 0.5F;
+        volatile float sum = kernels.fma_loop(rounds, factor, factor);
+        static_cast<void>(sum);
+        return static_cast<double>(rounds) * static_cast<double>(kernels.fma_flops);
+      },
+      py::arg("isa"), py::arg("rounds"),
+      "Multiply-adds in registers; returns their floating-point operations.");
   m.def("isa_report", [] {
     std::vector<std::tuple<std::string, bool, std::string>> rows;
     for (const IsaStatus& status : isa_report())

@@ -25,6 +25,15 @@ template <int kGroup>
 inline Vec repeat(const float* p, int count) {
   return repeat8<kGroup>(p, count);
 }
+template <int kCopies, int kPiece>
+inline Vec pieces(const float* x, const std::int32_t* offsets) {
+  return pieces8<kCopies, kPiece>(x, offsets);
+}
+inline Vec keep_first(Vec v, int count) { return keep8_first(v, count); }
+template <int kRows>
+inline void fold(Vec v, float* sums) {
+  fold8<kRows>(v, sums);
+}
 inline Vec add(Vec a, Vec b) { return add8(a, b); }
 inline Vec relu(Vec a) { return relu8(a); }
 inline Vec fma(Vec a, Vec b, Vec c) { return fma8(a, b, c); }
@@ -33,9 +42,11 @@ inline void store_first(float* p, Vec a, int count) { store8_first(p, a, count);
 
 }  // namespace
 
+#include "kernels/column_kernel-inl.h"
+#include "kernels/fma_loop-inl.h"
 #include "kernels/narrow_kernel-inl.h"
 #include "kernels/slab_kernel-inl.h"
 
-extern const pysim::KernelTable pysim::kAvx2Kernels = {compute_slab, compute_narrow, compute_gradient,
-                                                       copy_rows,    kLanes,         kLanes * kTileVectors[4],
-                                                       kTileVectors};
+extern const pysim::KernelTable pysim::kAvx2Kernels = {
+    compute_slab, compute_narrow, compute_column,           compute_gradient, copy_rows,
+    run_fma,      kLanes,         kLanes * kTileVectors[4], kTileVectors,     2 * kFmaSums * kLanes};

@@ -39,6 +39,50 @@ inline Vec8 repeat8(const float* p, int count) {
     return {_mm256_permutevar8x32_ps(first.v, _mm256_setr_epi32(0, 1, 0, 1, 0, 1, 0, 1))};
   return first;
 }
+// Two floats as one double, whatever its alignment.
+inline double two_floats(const float* p) {
+  double two;
+  __builtin_memcpy(&two, p, sizeof(two));
+  return two;
+}
+// The inputs of four elements of which kPiece lie side by side, one copy of each.
+template <int kPiece>
+inline __m128 pieces4(const float* x, const std::int32_t* offsets) {
+  if constexpr (kPiece >= 4) return _mm_loadu_ps(x + offsets[0]);
+  if constexpr (kPiece == 2) {
+    return _mm_castpd_ps(_mm_set_pd(two_floats(x + offsets[2]), two_floats(x + offsets[0])));
+  }
+  return _mm_setr_ps(x[offsets[0]], x[offsets[1]], x[offsets[2]], x[offsets[3]]);
+}
+// See column_kernel-inl.h.
+template <int kCopies, int kPiece>
+inline Vec8 pieces8(const float* x, const std::int32_t* offsets) {
+  constexpr int kElements = 8 / kCopies;
+  if constexpr (kPiece >= kElements) {
+    return spread8<kCopies>(x + offsets[0]);
+  } else if constexpr (kCopies == 4) {
+    return {_mm256_set_m128(_mm_broadcast_ss(x + offsets[1]), _mm_broadcast_ss(x + offsets[0]))};
+  } else if constexpr (kCopies == 2) {
+    const __m256 four = _mm256_castps128_ps256(pieces4<kPiece>(x, offsets));
+    return {_mm256_permutevar8x32_ps(four, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3))};
+  } else {
+    return {_mm256_set_m128(pieces4<kPiece>(x, offsets + 4), pieces4<kPiece>(x, offsets))};
+  }
+}
+inline Vec8 keep8_first(Vec8 v, int count) {
+  return {_mm256_and_ps(v.v, _mm256_castsi256_ps(first_lanes(count)))};
+}
+template <int kRows>
+inline void fold8(Vec8 v, float* sums) {
+  __m128 four = _mm_add_ps(_mm256_castps256_ps128(v.v), _mm256_extractf128_ps(v.v, 1));
+  if constexpr (kRows == 4) {
+    _mm_storeu_ps(sums, four);
+  } else {
+    four = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    if constexpr (kRows == 1) four = _mm_add_ss(four, _mm_movehdup_ps(four));
+    for (int r = 0; r < kRows; ++r) sums[r] = four[r];
+  }
+}
 inline Vec8 add8(Vec8 a, Vec8 b) { return {_mm256_add_ps(a.v, b.v)}; }
 // The second operand wins if one is NaN or both are zero.
 inline Vec8 relu8(Vec8 a) { return {_mm256_max_ps(_mm256_setzero_ps(), a.v)}; }

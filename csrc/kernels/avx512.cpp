@@ -49,6 +49,82 @@ inline Vec repeat(const float* p, int count) {
   if constexpr (kGroup == 8) return {_mm512_maskz_shuffle_f32x4(kAllLanes, first.v, first.v, 0x44)};
   return first;
 }
+inline Vec put_one(Vec v, __mmask16 lanes, const float* p) {
+  return {_mm512_mask_broadcastss_ps(v.v, lanes, _mm_load_ss(p))};
+}
+/// Two floats as one double, whatever its alignment.
+inline double two_floats(const float* p) {
+  double two;
+  __builtin_memcpy(&two, p, sizeof(two));
+  return two;
+}
+inline Vec put_two(Vec v, __mmask8 pairs, const float* p) {
+  const __m128d two = _mm_set_sd(two_floats(p));
+  return {_mm512_castpd_ps(_mm512_mask_broadcastsd_pd(_mm512_castps_pd(v.v), pairs, two))};
+}
+inline Vec put_four(Vec v, __mmask16 lanes, const float* p) {
+  return {_mm512_mask_broadcast_f32x4(v.v, lanes, _mm_loadu_ps(p))};
+}
+template <int kCopies, int kPiece>
+inline Vec pieces(const float* x, const std::int32_t* offsets) {
+  constexpr int kElements = kLanes / kCopies;
+  static_assert(kElements % kPiece == 0);
+  if constexpr (kPiece == kElements) {
+    return spread<kCopies>(x + offsets[0]);
+  } else if constexpr (kPiece == 1 && kCopies == 1) {
+    const auto four = [&](int e) {
+      return _mm_setr_ps(x[offsets[e]], x[offsets[e + 1]], x[offsets[e + 2]], x[offsets[e + 3]]);
+    };
+    const __m256d low = _mm256_castps_pd(_mm256_set_m128(four(4), four(0)));
+    const __m256d high = _mm256_castps_pd(_mm256_set_m128(four(12), four(8)));
+    return {_mm512_castpd_ps(_mm512_maskz_insertf64x4(0xff, _mm512_castpd256_pd512(low), high, 1))};
+  } else if constexpr (kPiece == 1) {
+    Vec v = broadcast(x + offsets[0]);
+#pragma GCC unroll 16
+    for (int e = 1; e < kElements; ++e)
+      v = put_one(v, static_cast<__mmask16>(((1u << kCopies) - 1u) << (e * kCopies)), x + offsets[e]);
+    return v;
+  } else if constexpr (kPiece == 2) {
+    // Every pair goes to all places where it is wanted; then each lane of four takes its own of the two.
+    Vec v = {_mm512_castpd_ps(_mm512_set1_pd(two_floats(x + offsets[0])))};
+#pragma GCC unroll 16
+    for (int e = 2; e < kElements; e += 2)
+      v = put_two(v, static_cast<__mmask8>(((1u << kCopies) - 1u) << (e / 2 * kCopies)), x + offsets[e]);
+    if constexpr (kCopies == 1) return v;
+    if constexpr (kCopies == 2) return {_mm512_maskz_permute_ps(kAllLanes, v.v, 0x50)};
+    const __m512i lanes = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1);
+    return {_mm512_maskz_permutevar_ps(kAllLanes, v.v, lanes)};
+  } else if constexpr (kPiece == 4) {
+    Vec v = {_mm512_maskz_broadcast_f32x4(kAllLanes, _mm_loadu_ps(x + offsets[0]))};
+    constexpr int kWide = 4 * kCopies;
+#pragma GCC unroll 16
+    for (int e = 4; e < kElements; e += 4)
+      v = put_four(v, static_cast<__mmask16>(((1u << kWide) - 1u) << (e / 4 * kWide)), x + offsets[e]);
+    if constexpr (kCopies == 1) return v;
+    static_assert(kCopies <= 2);
+    const __m512i lanes = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 0, 0, 1, 1, 2, 2, 3, 3);
+    return {_mm512_maskz_permutevar_ps(kAllLanes, v.v, lanes)};
+  } else {
+    static_assert(kPiece == 8 && kCopies == 1);
+    const __m512d low = _mm512_castps_pd(_mm512_castps256_ps512(_mm256_loadu_ps(x + offsets[0])));
+    const __m256d high = _mm256_castps_pd(_mm256_loadu_ps(x + offsets[8]));
+    return {_mm512_castpd_ps(_mm512_maskz_insertf64x4(0xff, low, high, 1))};
+  }
+}
+inline Vec keep_first(Vec v, int count) { return {_mm512_maskz_mov_ps(first_lanes(count), v.v)}; }
+template <int kRows>
+inline void fold(Vec v, float* sums) {
+  const __m256 high = _mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(0xff, _mm512_castps_pd(v.v), 1));
+  const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(v.v), high);
+  __m128 four = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+  if constexpr (kRows == 4) {
+    _mm_storeu_ps(sums, four);
+  } else {
+    four = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    if constexpr (kRows == 1) four = _mm_add_ss(four, _mm_movehdup_ps(four));
+    for (int r = 0; r < kRows; ++r) sums[r] = four[r];
+  }
+}
 inline Vec add(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
 // The second operand wins if one is NaN or both are zero.
 inline Vec relu(Vec a) { return {_mm512_maskz_max_ps(kAllLanes, _mm512_setzero_ps(), a.v)}; }
@@ -58,9 +134,11 @@ inline void store_first(float* p, Vec a, int count) { _mm512_mask_storeu_ps(p, f
 
 }  // namespace
 
+#include "kernels/column_kernel-inl.h"
+#include "kernels/fma_loop-inl.h"
 #include "kernels/narrow_kernel-inl.h"
 #include "kernels/slab_kernel-inl.h"
 
 extern const pysim::KernelTable pysim::kAvx512Kernels = {
-    compute_slab, compute_narrow,           compute_gradient, copy_rows,
-    kLanes,       kLanes * kTileVectors[4], kTileVectors};
+    compute_slab, compute_narrow, compute_column,           compute_gradient, copy_rows,
+    run_fma,      kLanes,         kLanes * kTileVectors[4], kTileVectors,     2 * kFmaSums * kLanes};

@@ -8,9 +8,6 @@
 namespace pysim {
 namespace {
 
-// Below this many multiply-adds a second thread costs more than it saves (some microseconds to wake it).
-constexpr std::int64_t kWorthAThread = 1 << 17;
-
 void widen(const std::uint16_t* from, std::int64_t count, float* to) {
   for (std::int64_t i = 0; i < count; ++i) to[i] = std::bit_cast<float>(std::uint32_t{from[i]} << 16);
 }
@@ -59,8 +56,9 @@ void SpmmPlan::run_bfloat16(const float* x, std::int64_t x_pitch, std::int64_t n
   const bool few = n <= kernels_.lanes;
   const std::int64_t panel = few ? n : kernels_.tile_columns;
   const std::int64_t panels = ceil_div(n, panel);
-  const int threads = matrix_.cost_before(slabs) < ceil_div(kWorthAThread, n) ? 1 : threads_;
+  const int threads = is_long(n) ? threads_ : 1;
 
+  const Epilogue whole{bias_.empty() ? nullptr : bias_.data(), residual, residual_pitch, relu_};
   const auto multiply = [&](std::int64_t slab_begin, std::int64_t slab_end, std::int64_t panel_begin,
                             std::int64_t panel_end) {
     thread_local std::vector<float> widened;
@@ -70,9 +68,7 @@ void SpmmPlan::run_bfloat16(const float* x, std::int64_t x_pitch, std::int64_t n
       const ColumnRun run{begin, begin, end - begin};
       for (std::int64_t s = slab_begin; s < slab_end; ++s) {
         const std::int64_t row = matrix_.first_row(s);
-        const Epilogue epilogue{bias_.empty() ? nullptr : bias_.data() + row,
-                                residual == nullptr ? nullptr : residual + row * residual_pitch,
-                                residual_pitch, relu_};
+        const Epilogue epilogue = whole.from_row(row);
         float* const to = y + row * y_pitch;
         Slab slab = matrix_.slab(s);
         const std::uint16_t* const weights = bfloat16_.from(matrix_.weights_before(s));

@@ -38,7 +38,7 @@ void BsrView::check() const {
 
 namespace {
 
-/// See Slab. Smaller groups leave a shorter rest at the end, so each size is looked at by itself.
+/// See SlabPlace. Smaller groups leave a shorter rest at the end, so each size is looked at by itself.
 int side_by_side(const std::int32_t* indices, std::int64_t count) {
   int together = kMostSideBySide;
   for (std::int64_t e = 1; e < count; ++e) {
@@ -52,14 +52,16 @@ int side_by_side(const std::int32_t* indices, std::int64_t count) {
 
 }  // namespace
 
-void PackedMatrix::begin_slab(std::int64_t first_row, std::int64_t rows) {
+void PackedMatrix::begin_slab(std::int64_t first_row, std::int64_t rows, bool shares_indices) {
   slabs_.push_back({first_row, static_cast<std::int64_t>(places_.size()),
-                    static_cast<std::int64_t>(indices_.size()), 0,
-                    static_cast<int>(std::min<std::int64_t>(kSlabRows, rows)), 1});
+                    shares_indices ? slabs_.back().element_begin : static_cast<std::int64_t>(indices_.size()),
+                    0, static_cast<int>(std::min<std::int64_t>(kSlabRows, rows)), 1});
 }
 
 void PackedMatrix::add_element(std::int64_t reduction, std::int64_t place, std::int64_t step) {
-  indices_.push_back(static_cast<std::int32_t>(reduction));
+  const SlabPlace& slab = slabs_.back();
+  if (slab.element_begin + slab.elements == static_cast<std::int64_t>(indices_.size()))
+    indices_.push_back(static_cast<std::int32_t>(reduction));
   for (int r = 0; r < slabs_.back().rows; ++r) places_.push_back(place + r * step);
   ++slabs_.back().elements;
 }
@@ -68,7 +70,7 @@ void PackedMatrix::finish(const float* values, bool keep_places) {
   weight_count_ = static_cast<std::int64_t>(places_.size());
   weights_.reserve(places_.size());
   for (const std::int64_t place : places_) weights_.push_back(values[place]);
-  for (Place& slab : slabs_)
+  for (SlabPlace& slab : slabs_)
     slab.side_by_side = pysim::side_by_side(indices_.data() + slab.element_begin, slab.elements);
   if (!keep_places) places_ = {};
 }
@@ -82,7 +84,7 @@ PackedMatrix::PackedMatrix(const BsrView& matrix, bool keep_places) {
   for (std::int64_t i = 0; i < grid.block_rows(); ++i) {
     const std::int64_t row_end = grid.row_end(i);
     for (std::int64_t first = grid.row_begin(i); first < row_end; first += kSlabRows) {
-      begin_slab(first, row_end - first);
+      begin_slab(first, row_end - first, first != grid.row_begin(i));
       for (std::int64_t b = matrix.row_ptr[i]; b < matrix.row_ptr[i + 1]; ++b) {
         const std::int64_t col_begin = grid.col_begin(matrix.col_idx[b]);
         const std::int64_t width = grid.col_end(matrix.col_idx[b]) - col_begin;
@@ -115,7 +117,7 @@ void PackedMatrix::add_transposed(const BsrView& matrix, const std::vector<std::
     const std::int64_t begin = grid.col_begin(j);
     const std::int64_t end = grid.col_end(j);
     for (std::int64_t first = begin; first < end; first += kSlabRows) {
-      begin_slab(first_row + first, end - first);
+      begin_slab(first_row + first, end - first, first != begin);
       for (std::size_t t = 0; t < taps.size(); ++t) {
         for (const Block& block : columns[t * index(per) + index(j)]) {
           const std::int64_t top = grid.row_begin(block.row);
@@ -150,9 +152,9 @@ PackedMatrix PackedMatrix::transposed(const BsrView& matrix, const std::vector<s
 }
 
 Slab PackedMatrix::slab(std::int64_t slab, const std::int32_t* offsets) const {
-  const Place& place = slabs_[index(slab)];
+  const SlabPlace& place = slabs_[index(slab)];
   return {weights_.empty() ? nullptr : weights_.data() + place.weight_begin, offsets + place.element_begin,
-          place.elements, place.rows, place.side_by_side};
+          place.elements, place.rows};
 }
 
 std::vector<std::uint16_t> PackedMatrix::release_as_bfloat16() {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "base/aligned.h"
 #include "base/block_grid.h"
 #include "kernels/slab_kernel.h"
 
@@ -46,7 +47,7 @@ class PackedMatrix {
   /// The same, and one more for each slab so that empty ones have a cost too.
   std::int64_t cost_before(std::int64_t slab) const { return weights_before(slab) + slab; }
 
-  /// The reduction index of every element of every slab, in order.
+  /// The reduction index of every element, in order. Slabs of one block row have the same and share them.
   const std::vector<std::int32_t>& indices() const { return indices_; }
   /// Where every packed weight came from: its index in the view's values. Empty unless kept.
   const std::vector<std::int64_t>& places() const { return places_; }
@@ -59,28 +60,23 @@ class PackedMatrix {
   Slab slab(std::int64_t slab, const std::int32_t* offsets) const;
   Slab slab(std::int64_t slab) const { return this->slab(slab, indices_.data()); }
 
- private:
-  struct Place {
-    std::int64_t first_row;
-    std::int64_t weight_begin;
-    std::int64_t element_begin;
-    std::int64_t elements;
-    int rows;
-    int side_by_side;
-  };
+  const SlabPlace* places_of_slabs() const { return slabs_.data(); }
+  const float* weights() const { return weights_.data(); }
 
+ private:
   PackedMatrix() = default;
   static std::size_t index(std::int64_t i) { return static_cast<std::size_t>(i); }
 
-  void begin_slab(std::int64_t first_row, std::int64_t rows);
+  /// A slab that shares indices has the same as the one before: it is of the same block row.
+  void begin_slab(std::int64_t first_row, std::int64_t rows, bool shares_indices);
   /// One more element of the newest slab: its first row's weight is values[place], the next `step` further
   /// on.
   void add_element(std::int64_t reduction, std::int64_t place, std::int64_t step);
   void add_transposed(const BsrView& matrix, const std::vector<std::int64_t>& taps, std::int64_t first_row);
   void finish(const float* values, bool keep_places);
 
-  std::vector<Place> slabs_;
-  std::vector<float> weights_;
+  std::vector<SlabPlace> slabs_;
+  AlignedFloats weights_;
   std::int64_t weight_count_ = 0;
   std::vector<std::int32_t> indices_;
   std::vector<std::int64_t> places_;

@@ -33,8 +33,9 @@ struct PlaneLayout {
 
 /// What one call works on.
 struct Frame {
-  const float* x;
+  Images x;
   float* y;
+  ImageOrder y_order;
   float* arena;
   int threads;
 };

@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "kernels/thread_pool.h"
+#include "kernels/transpose.h"
 
 namespace pysim {
 namespace {
@@ -40,11 +41,17 @@ inline void clear(float* row, std::int64_t begin, std::int64_t end) {
   for (std::int64_t x = begin; x < end; ++x) row[x] = 0.0F;
 }
 
-inline void add(float* __restrict row, const float* __restrict a, const float* __restrict b,
-                std::int64_t count, bool relu) {
-  for (std::int64_t x = 0; x < count; ++x) {
-    const float sum = a[x] + b[x];
+/// row += from, whose elements lie `step` apart.
+inline void add(float* __restrict row, const float* __restrict from, std::int64_t step, std::int64_t count,
+                bool relu) {
+  const auto one = [&](std::int64_t x, float value) {
+    const float sum = row[x] + value;
     row[x] = relu && sum < 0.0F ? 0.0F : sum;
+  };
+  if (step == 1) {
+    for (std::int64_t x = 0; x < count; ++x) one(x, from[x]);
+  } else {
+    for (std::int64_t x = 0; x < count; ++x) one(x, from[x * step]);
   }
 }
 
@@ -142,6 +149,29 @@ ConvPlan::ConvPlan(std::shared_ptr<const ConvWeights> weights, std::int64_t heig
   const std::int64_t plane = plane_rows_ * plane_cols_;
   plane_elements_ = phase_count * channels * plane + kSlack;
 
+  find_offsets();
+  find_insides();
+  for (const PackedMatrix& group : weights_->groups) image_work_ += group.cost_before(group.slab_count());
+  image_work_ *= out_size_[0] * out_size_[1];
+  const std::int64_t out_width = out_size_[1];
+  if (plane_cols_ == out_width) {
+    rows_.push_back({0, 0, out_size_[0] * out_width});
+  } else {
+    for (std::int64_t r = 0; r < out_size_[0]; ++r) {
+      rows_.push_back({r * plane_cols_, r * out_width, out_width});
+    }
+  }
+  // Short rows leave vectors half empty. Then several rows are computed as one run, what lies between them
+  // included, and copied from there.
+  const std::int64_t lanes = kernels_.lanes;
+  merges_rows_ = ceil_div(out_size_[0] * plane_cols_, lanes) <= out_size_[0] * ceil_div(out_width, lanes) &&
+                 rows_.size() > 1;
+}
+
+void ConvPlan::find_offsets() {
+  const ConvWindow& window = weights_->window;
+  const std::int64_t channels = weights_->channels;
+  const std::int64_t plane = plane_rows_ * plane_cols_;
   // Element (tap, channel) of the reduction starts at its phase's plane, moved by the tap's whole strides.
   const std::int64_t group_channels = channels / weights_->group_count();
   const auto offset = [&](std::int64_t group, std::int64_t k) {
@@ -160,59 +190,82 @@ ConvPlan::ConvPlan(std::shared_ptr<const ConvWeights> weights, std::int64_t heig
     for (const std::int32_t k : weights_->groups[static_cast<std::size_t>(g)].indices())
       starts.push_back(static_cast<std::int32_t>(offset(g, k)));
   }
-  const std::int64_t out_width = out_size_[1];
-  if (plane_cols_ == out_width) {
-    rows_.push_back({0, 0, out_size_[0] * out_width});
-  } else {
-    for (std::int64_t r = 0; r < out_size_[0]; ++r) {
-      rows_.push_back({r * plane_cols_, r * out_width, out_width});
-    }
-  }
-  // Short rows leave vectors half empty. Then several rows are computed as one run, what lies between them
-  // included, and copied from there.
-  const std::int64_t lanes = kernels_.lanes;
-  merges_rows_ = ceil_div(out_size_[0] * plane_cols_, lanes) <= out_size_[0] * ceil_div(out_width, lanes) &&
-                 rows_.size() > 1;
 }
 
-void ConvPlan::pack_channels(const float* image, std::int64_t begin, std::int64_t end, float* planes) const {
+void ConvPlan::find_insides() {
+  const Pair& stride = weights_->window.stride;
+  const Pair& padding = weights_->window.padding;
+  const Pair plane{plane_rows_, plane_cols_};
+  // Row x of a plane is row x * stride + shift of the image, or zero outside of it; likewise columns.
+  const auto range = [&](std::size_t axis, std::int64_t shift) {
+    const std::int64_t begin = shift >= 0 ? 0 : std::min(plane[axis], ceil_div(-shift, stride[axis]));
+    const std::int64_t inside = size_[axis] - shift;
+    const std::int64_t end =
+        inside <= 0 ? begin : std::clamp(ceil_div(inside, stride[axis]), begin, plane[axis]);
+    return Pair{begin, end};
+  };
+  std::int64_t phase = 0;
+  for (const std::int64_t phase_row : weights_->phase_rows) {
+    for (const std::int64_t phase_col : weights_->phase_cols) {
+      const std::int64_t row_shift = phase_row - padding[0];
+      const std::int64_t col_shift = phase_col - padding[1];
+      const Pair rows = range(0, row_shift);
+      const Pair cols = range(1, col_shift);
+      insides_.push_back({phase++, rows[0], rows[1], row_shift, cols[0], cols[1], col_shift});
+    }
+  }
+  zeros_ = {weights_->channels, plane_rows_, plane_cols_};
+  for (const Inside& inside : insides_)
+    zeros_.insert(zeros_.end(), {inside.top, inside.bottom, inside.first, inside.last});
+}
+
+void ConvPlan::clear_around(const Inside& inside, float* plane) const {
+  const std::int64_t elements = plane_rows_ * plane_cols_;
+  if (inside.empty()) return clear(plane, 0, elements);
+  clear(plane, 0, inside.top * plane_cols_ + inside.first);
+  for (std::int64_t row = inside.top; row + 1 < inside.bottom; ++row)
+    clear(plane, row * plane_cols_ + inside.last, (row + 1) * plane_cols_ + inside.first);
+  clear(plane, (inside.bottom - 1) * plane_cols_ + inside.last, elements);
+}
+
+void ConvPlan::pack_channels(const float* image, std::int64_t begin, std::int64_t end, bool zeros_are_there,
+                             float* planes) const {
   const std::int64_t plane = plane_rows_ * plane_cols_;
-  const std::int64_t stride = weights_->window.stride[1];
-  for (std::size_t j = 0; j < weights_->phase_cols.size(); ++j) {
-    // Column x of a plane is column x * stride + shift of the image, or zero outside of it.
-    const std::int64_t shift = weights_->phase_cols[j] - weights_->window.padding[1];
-    const std::int64_t first = shift >= 0 ? 0 : std::min(plane_cols_, ceil_div(-shift, stride));
-    const std::int64_t inside = size_[1] - shift;
-    const std::int64_t last = inside <= 0 ? first : std::clamp(ceil_div(inside, stride), first, plane_cols_);
-    for (std::size_t i = 0; i < weights_->phase_rows.size(); ++i) {
-      const auto phase = static_cast<std::int64_t>(i * weights_->phase_cols.size() + j);
-      // Plane rows that the image has, and the plane's zeros around them.
-      const std::int64_t row_shift = weights_->phase_rows[i] - weights_->window.padding[0];
-      const std::int64_t row_stride = weights_->window.stride[0];
-      const std::int64_t top = row_shift >= 0 ? 0 : std::min(plane_rows_, ceil_div(-row_shift, row_stride));
-      const std::int64_t rows_inside = size_[0] - row_shift;
-      const std::int64_t bottom =
-          rows_inside <= 0 ? top : std::clamp(ceil_div(rows_inside, row_stride), top, plane_rows_);
-      const std::int64_t width = last - first;
-      const std::int64_t from_pitch = row_stride * size_[1];
-      for (std::int64_t c = begin; c < end; ++c) {
-        float* const target = planes + (phase * weights_->channels + c) * plane;
-        const float* const from = image + (c * size_[0] + row_shift + top * row_stride) * size_[1] + shift;
-        if (bottom == top || width == 0) {
-          clear(target, 0, plane);
-          continue;
-        }
-        clear(target, 0, top * plane_cols_ + first);
-        float* const pixels = target + top * plane_cols_ + first;
-        if (stride == 1) {
-          kernels_.copy_rows(from + first, from_pitch, pixels, plane_cols_, bottom - top, width);
-        } else {
-          take(from + first * stride, from_pitch, stride, pixels, bottom - top, width);
-        }
-        for (std::int64_t r = 0; r + 1 < bottom - top; ++r)
-          clear(pixels + r * plane_cols_, width, plane_cols_);
-        clear(target, (bottom - 1) * plane_cols_ + last, plane);
+  const Pair& stride = weights_->window.stride;
+  for (const Inside& inside : insides_) {
+    const std::int64_t rows = inside.bottom - inside.top;
+    const std::int64_t width = inside.last - inside.first;
+    for (std::int64_t c = begin; c < end; ++c) {
+      float* const target = planes + (inside.phase * weights_->channels + c) * plane;
+      if (!zeros_are_there) clear_around(inside, target);
+      if (inside.empty()) continue;
+      float* const pixels = target + inside.top * plane_cols_ + inside.first;
+      const float* const from = image +
+                                (c * size_[0] + inside.row_shift + inside.top * stride[0]) * size_[1] +
+                                inside.col_shift + inside.first * stride[1];
+      if (stride[1] == 1) {
+        kernels_.copy_rows(from, stride[0] * size_[1], pixels, plane_cols_, rows, width);
+      } else {
+        take(from, stride[0] * size_[1], stride[1], pixels, rows, width);
       }
+    }
+  }
+}
+
+/// The pixels of an image whose channels lie side by side: part `part` of `parts` of the rows of every phase.
+void ConvPlan::pack_rows(const float* image, std::int64_t part, std::int64_t parts, float* planes) const {
+  const std::int64_t plane = plane_rows_ * plane_cols_;
+  const std::int64_t channels = weights_->channels;
+  const Pair& stride = weights_->window.stride;
+  for (const Inside& inside : insides_) {
+    if (inside.empty()) continue;
+    const std::int64_t rows = inside.bottom - inside.top;
+    for (std::int64_t row = inside.top + rows * part / parts; row < inside.top + rows * (part + 1) / parts;
+         ++row) {
+      const std::int64_t source =
+          (inside.row_shift + row * stride[0]) * size_[1] + inside.col_shift + inside.first * stride[1];
+      transpose(image + source * channels, inside.last - inside.first, channels, stride[1] * channels,
+                planes + inside.phase * channels * plane + row * plane_cols_ + inside.first, plane);
     }
   }
 }
@@ -232,7 +285,7 @@ void ConvPlan::take(const float* from, std::int64_t from_pitch, std::int64_t str
 
 void ConvPlan::multiply(std::size_t group, std::int64_t slab_begin, std::int64_t slab_end,
                         std::int64_t row_begin, std::int64_t row_end, const float* planes,
-                        const float* residual, float* image_out) const {
+                        const Images& residual, float* image_out, ImageOrder order) const {
   const PackedMatrix& matrix = weights_->groups[group];
   const std::int64_t pixels = out_size_[0] * out_size_[1];
   const std::int64_t first_channel =
@@ -241,33 +294,52 @@ void ConvPlan::multiply(std::size_t group, std::int64_t slab_begin, std::int64_t
   const ColumnRun& first = rows_[static_cast<std::size_t>(row_begin)];
   const ColumnRun& last = rows_[static_cast<std::size_t>(row_end - 1)];
   const ColumnRun whole{first.x, 0, last.x + last.count - first.x};
-  const bool merged = merges_rows_ && row_end - row_begin > 1;
-  float* const scratch = merged ? scratch_of(whole.count) : nullptr;
+  const bool in_order = order == ImageOrder::channels_first &&
+                        (residual.data == nullptr || residual.order == ImageOrder::channels_first);
+  const bool direct = in_order && !(merges_rows_ && row_end - row_begin > 1);
+  float* const scratch = direct ? nullptr : scratch_of(whole.count);
   for (std::int64_t s = slab_begin; s < slab_end; ++s) {
     const std::int64_t channel = first_channel + matrix.first_row(s);
     const float* const bias = weights_->bias.empty() ? nullptr : weights_->bias.data() + channel;
-    const float* const added = residual == nullptr ? nullptr : residual + channel * pixels;
-    float* const out = image_out + channel * pixels;
     const Slab slab = matrix.slab(s, offsets_[group].data());
-    if (!merged) {
+    if (direct) {
+      const float* const added = residual.data == nullptr ? nullptr : residual.data + channel * pixels;
       kernels_.slab(slab, planes, 1, rows_.data() + row_begin, row_end - row_begin, kSlack,
-                    {bias, added, pixels, weights_->relu}, out, pixels);
-      continue;
-    }
-    kernels_.slab(slab, planes, 1, &whole, 1, kSlack,
-                  {bias, nullptr, 0, weights_->relu && residual == nullptr}, scratch, whole.count);
-    const std::int64_t width = out_size_[1];
-    for (int r = 0; r < slab.rows; ++r) {
-      const float* from = scratch + r * whole.count;
-      const std::int64_t to = r * pixels + row_begin * width;
-      if (added == nullptr) {
-        kernels_.copy_rows(from, plane_cols_, out + to, width, row_end - row_begin, width);
-        continue;
-      }
-      for (std::int64_t row = 0; row < row_end - row_begin; ++row, from += plane_cols_)
-        add(out + to + row * width, from, added + to + row * width, width, weights_->relu);
+                    {bias, added, pixels, weights_->relu}, image_out + channel * pixels, pixels);
+    } else {
+      kernels_.slab(slab, planes, 1, &whole, 1, kSlack,
+                    {bias, nullptr, 0, weights_->relu && residual.data == nullptr}, scratch, whole.count);
+      write_rows(slab, channel, row_begin, row_end, scratch, whole.count, residual, image_out, order);
     }
   }
+}
+
+/// What the slab computed for some rows, with what lies between them, to its place in the image.
+void ConvPlan::write_rows(const Slab& slab, std::int64_t channel, std::int64_t row_begin,
+                          std::int64_t row_end, float* scratch, std::int64_t pitch, const Images& residual,
+                          float* image_out, ImageOrder order) const {
+  const std::int64_t width = out_size_[1];
+  const std::int64_t pixels = out_size_[0] * width;
+  const std::int64_t channels = weights_->out_channels;
+  const std::int64_t rows = rows_.size() == 1 ? 1 : row_end - row_begin;
+  const std::int64_t count = rows_.size() == 1 ? pixels : width;
+  const std::int64_t begin = row_begin * count;
+  for (int r = 0; residual.data != nullptr && r < slab.rows; ++r) {
+    const bool first = residual.order == ImageOrder::channels_first;
+    const float* from = first ? residual.data + (channel + r) * pixels + begin
+                              : residual.data + begin * channels + channel + r;
+    for (std::int64_t row = 0; row < rows; ++row, from += first ? count : count * channels)
+      add(scratch + r * pitch + row * plane_cols_, from, first ? 1 : channels, count, weights_->relu);
+  }
+  if (order == ImageOrder::channels_first) {
+    for (int r = 0; r < slab.rows; ++r)
+      kernels_.copy_rows(scratch + r * pitch, plane_cols_, image_out + (channel + r) * pixels + begin, count,
+                         rows, count);
+    return;
+  }
+  for (std::int64_t row = 0; row < rows; ++row)
+    transpose(scratch + row * plane_cols_, slab.rows, count, pitch,
+              image_out + (begin + row * count) * channels + channel, channels);
 }
 
 float* ConvPlan::scratch_of(std::int64_t columns) {
@@ -277,21 +349,44 @@ float* ConvPlan::scratch_of(std::int64_t columns) {
   return scratch.data();
 }
 
-float* ConvPlan::pack(const float* image, int threads) const {
-  // Kept between calls: a network's layers run one after the other on the same threads.
-  thread_local std::vector<float> workspace;
-  if (static_cast<std::int64_t>(workspace.size()) < plane_elements_) {
-    workspace.assign(static_cast<std::size_t>(plane_elements_), 0.0F);
+/// The planes of a thread, for whatever layer it runs. They stay for the next, and so do the zeros around the
+/// pixels if that has them in the same places.
+struct ConvPlan::Workspace {
+  std::vector<float> planes;
+  std::vector<std::int64_t> zeros;  ///< See zeros_. Empty if nothing is known.
+};
+
+const float* ConvPlan::pack(const Images& image, int threads) const {
+  thread_local Workspace workspace;
+  if (static_cast<std::int64_t>(workspace.planes.size()) < plane_elements_) {
+    workspace.zeros.clear();
+    workspace.planes.assign(static_cast<std::size_t>(plane_elements_), 0.0F);
   }
-  float* const planes = workspace.data();
-  const std::int64_t parts = std::min<std::int64_t>(threads, weights_->channels);
-  run_parallel(threads, parts, [&](std::int64_t part) {
-    pack_channels(image, weights_->channels * part / parts, weights_->channels * (part + 1) / parts, planes);
-  });
+  float* const planes = workspace.planes.data();
+  const std::int64_t channels = weights_->channels;
+  const bool zeros_are_there = workspace.zeros == zeros_;
+  if (!zeros_are_there) workspace.zeros.clear();  // until it is done: it may end in an exception
+  if (image.order == ImageOrder::channels_first) {
+    const std::int64_t parts = std::min<std::int64_t>(threads, channels);
+    run_parallel(threads, parts, [&](std::int64_t part) {
+      pack_channels(image.data, channels * part / parts, channels * (part + 1) / parts, zeros_are_there,
+                    planes);
+    });
+  } else {
+    if (!zeros_are_there) {
+      for (const Inside& inside : insides_) {
+        for (std::int64_t c = 0; c < channels; ++c)
+          clear_around(inside, planes + (inside.phase * channels + c) * plane_rows_ * plane_cols_);
+      }
+    }
+    run_parallel(threads, threads, [&](std::int64_t part) { pack_rows(image.data, part, threads, planes); });
+  }
+  if (!zeros_are_there) workspace.zeros = zeros_;
   return planes;
 }
 
-void ConvPlan::run_image(const float* image, const float* residual, float* image_out, int threads) const {
+void ConvPlan::run_image(const Images& image, const Images& residual, float* image_out, ImageOrder order,
+                         int threads) const {
   const float* const planes = pack(image, threads);
   const auto rows = static_cast<std::int64_t>(rows_.size());
   const std::int64_t columns =
@@ -301,25 +396,34 @@ void ConvPlan::run_image(const float* image, const float* residual, float* image
   const std::int64_t row_tasks = ceil_div(rows, task_rows);
   const int slab_parts = row_tasks >= 2 * threads ? 1 : threads;
   for (std::size_t g = 0; g < weights_->groups.size(); ++g) {
+    const auto rows_of = [&](std::int64_t task, std::int64_t slab_begin, std::int64_t slab_end) {
+      const std::int64_t row_begin = task * task_rows;
+      multiply(g, slab_begin, slab_end, row_begin, std::min(rows, row_begin + task_rows), planes, residual,
+               image_out, order);
+    };
+    if (threads == 1) {
+      for (std::int64_t task = 0; task < row_tasks; ++task)
+        rows_of(task, 0, weights_->groups[g].slab_count());
+      continue;
+    }
     const std::vector<std::int64_t> edges = split_by_cost(weights_->groups[g], slab_parts);
     run_parallel(threads, row_tasks * slab_parts, [&](std::int64_t task) {
       const auto part = static_cast<std::size_t>(task % slab_parts);
-      const std::int64_t row_begin = task / slab_parts * task_rows;
-      const std::int64_t row_end = std::min(rows, row_begin + task_rows);
-      multiply(g, edges[part], edges[part + 1], row_begin, row_end, planes, residual, image_out);
+      rows_of(task / slab_parts, edges[part], edges[part + 1]);
     });
   }
 }
 
-void ConvPlan::run(const float* x, std::int64_t batch, const float* residual, float* y) const {
+bool ConvPlan::is_long(std::int64_t batch) const { return image_work_ * batch >= kWorthAThread; }
+
+void ConvPlan::run(const Images& x, std::int64_t batch, const Images& residual, float* y,
+                   ImageOrder y_order) const {
   const std::int64_t in = weights_->channels * size_[0] * size_[1];
   const std::int64_t out = weights_->out_channels * out_size_[0] * out_size_[1];
-  std::int64_t weights = 0;
-  for (const PackedMatrix& group : weights_->groups) weights += group.cost_before(group.slab_count());
-  const std::int64_t pixels = out_size_[0] * out_size_[1];
-  const int threads = weights * pixels * batch < kWorthAThread ? 1 : threads_;
+  const int threads = is_long(batch) ? threads_ : 1;
   const auto image = [&](std::int64_t b, int image_threads) {
-    run_image(x + b * in, residual == nullptr ? nullptr : residual + b * out, y + b * out, image_threads);
+    const Images added{residual.data == nullptr ? nullptr : residual.data + b * out, residual.order};
+    run_image({x.data + b * in, x.order}, added, y + b * out, y_order, image_threads);
   };
   if (batch >= 2 * threads) {
     // Whole images to each thread: what a thread packs stays in its own cache.
@@ -329,7 +433,7 @@ void ConvPlan::run(const float* x, std::int64_t batch, const float* residual, fl
   }
 }
 
-void ConvPlan::weight_gradient(const float* x, std::int64_t batch, const float* dy,
+void ConvPlan::weight_gradient(const Images& x, std::int64_t batch, const float* dy,
                                const std::vector<float*>& values,
                                const std::vector<std::int64_t>& counts) const {
   if (weights_->transposed.empty())
@@ -345,7 +449,7 @@ void ConvPlan::weight_gradient(const float* x, std::int64_t batch, const float* 
   }
   for (std::int64_t b = 0; b < batch; ++b) {
     // One image after the other, so that the order of every sum is the same for any number of threads.
-    const float* const planes = pack(x + b * in, threads_);
+    const float* const planes = pack({x.data + b * in, x.order}, threads_);
     const float* const image_dy = dy + b * weights_->out_channels * pixels;
     run_parallel(threads_, weights_->group_count() * threads_, [&](std::int64_t task) {
       const auto g = static_cast<std::size_t>(task / threads_);

@@ -1,4 +1,4 @@
-// Block-sparse 2-D convolution without im2col, float32, NCHW.
+// Block-sparse 2-D convolution without im2col, float32, on images in either order of axes.
 #pragma once
 
 #include <array>
@@ -11,6 +11,15 @@
 namespace pysim {
 
 using Pair = std::array<std::int64_t, 2>;  ///< Vertical, horizontal.
+
+/// Which axis of contiguous images is the fastest: columns (NCHW) or channels (NHWC).
+enum class ImageOrder { channels_first, channels_last };
+
+/// Contiguous images of the caller.
+struct Images {
+  const float* data = nullptr;
+  ImageOrder order = ImageOrder::channels_first;
+};
 
 /// How the kernel moves over the image.
 struct ConvWindow {
@@ -75,26 +84,48 @@ class ConvPlan {
     return {batch, weights_->out_channels, out_size_[0], out_size_[1]};
   }
 
-  /// x (batch, channels, height, width); residual and y (batch, out channels, out height, out width); all
-  /// contiguous, y apart from the others. The residual, or null, is added after the bias and before ReLU. The
-  /// bits of the result do not depend on the number of threads.
-  void run(const float* x, std::int64_t batch, const float* residual, float* y) const;
+  /// x (batch, channels, height, width); residual and y (batch, out channels, out height, out width); y apart
+  /// from the others. The residual, whose data may be null, is added after the bias and before ReLU. The bits
+  /// of the result depend neither on the number of threads nor on the orders.
+  void run(const Images& x, std::int64_t batch, const Images& residual, float* y, ImageOrder y_order) const;
+
+  /// Whether a call takes more than some microseconds.
+  bool is_long(std::int64_t batch) const;
 
   /// values[g][i] = sum over images and pixels of dy * x at the weight of group g that values[g][i] is, zero
-  /// where a ragged block leaves W; counts[g] of them. Throws std::logic_error unless the weights are
-  /// trainable. The bits of the result do not depend on the number of threads.
-  void weight_gradient(const float* x, std::int64_t batch, const float* dy, const std::vector<float*>& values,
-                       const std::vector<std::int64_t>& counts) const;
+  /// where a ragged block leaves W; counts[g] of them. dy is NCHW. Throws std::logic_error unless the weights
+  /// are trainable. The bits of the result do not depend on the number of threads.
+  void weight_gradient(const Images& x, std::int64_t batch, const float* dy,
+                       const std::vector<float*>& values, const std::vector<std::int64_t>& counts) const;
 
  private:
-  float* pack(const float* image, int threads) const;
-  void pack_channels(const float* image, std::int64_t begin, std::int64_t end, float* planes) const;
+  struct Workspace;
+  /// The part of an image that a plane of one phase holds: rows top to bottom - 1 and columns first to last -
+  /// 1 of the plane. Its pixel (row, column) is the image's (row * stride + row_shift, column * stride +
+  /// col_shift).
+  struct Inside {
+    std::int64_t phase, top, bottom, row_shift, first, last, col_shift;
+    bool empty() const { return top == bottom || first == last; }
+  };
+
+  void find_insides();
+  void find_offsets();
+  const float* pack(const Images& image, int threads) const;
+  void pack_channels(const float* image, std::int64_t begin, std::int64_t end, bool zeros_are_there,
+                     float* planes) const;
+  void pack_rows(const float* image, std::int64_t part, std::int64_t parts, float* planes) const;
+  void clear_around(const Inside& inside, float* plane) const;
   void take(const float* from, std::int64_t from_pitch, std::int64_t stride, float* to, std::int64_t rows,
             std::int64_t width) const;
   void multiply(std::size_t group, std::int64_t slab_begin, std::int64_t slab_end, std::int64_t row_begin,
-                std::int64_t row_end, const float* planes, const float* residual, float* image_out) const;
+                std::int64_t row_end, const float* planes, const Images& residual, float* image_out,
+                ImageOrder order) const;
+  void write_rows(const Slab& slab, std::int64_t channel, std::int64_t row_begin, std::int64_t row_end,
+                  float* scratch, std::int64_t pitch, const Images& residual, float* image_out,
+                  ImageOrder order) const;
   static float* scratch_of(std::int64_t columns);
-  void run_image(const float* image, const float* residual, float* image_out, int threads) const;
+  void run_image(const Images& image, const Images& residual, float* image_out, ImageOrder order,
+                 int threads) const;
 
   std::shared_ptr<const ConvWeights> weights_;
   const KernelTable& kernels_;
@@ -107,7 +138,10 @@ class ConvPlan {
   std::int64_t plane_elements_ = 0;
   /// Of each group: where in the planes each element of each slab starts.
   std::vector<std::vector<std::int32_t>> offsets_;
-  bool merges_rows_ = false;     ///< Whether several rows are computed as one run.
+  std::vector<Inside> insides_;      ///< Of each phase.
+  std::vector<std::int64_t> zeros_;  ///< What decides where the zeros are; equal for layers of equal planes.
+  std::int64_t image_work_ = 0;      ///< Multiply-adds of one image.
+  bool merges_rows_ = false;         ///< Whether several rows are computed as one run.
   std::vector<ColumnRun> rows_;  ///< One run per output row, or a single one where rows follow each other.
 };
 

@@ -179,15 +179,23 @@ class ConvStep final : public Step {
     const float* const x = from_.pixels(frame.arena);
     float* const y = to_.pixels(frame.arena);
     const float* const residual = has_residual_ ? residual_.pixels(frame.arena) : nullptr;
+    if (narrow_ && runs[0].count == 1) {
+      const Epilogue all{weights_->bias.empty() ? nullptr : weights_->bias.data() + first_channel,
+                         residual == nullptr ? nullptr : residual + first_channel * pitch, pitch,
+                         weights_->relu};
+      kernels_.column(matrix.places_of_slabs() + slab_begin, slab_end - slab_begin, matrix.weights(),
+                      offsets_[group].data(), side_by_side_ ? kMostSideBySide : 1, x, all,
+                      y + first_channel * pitch, pitch);
+      return;
+    }
     for (std::int64_t s = slab_begin; s < slab_end; ++s) {
       const std::int64_t channel = first_channel + matrix.first_row(s);
       const Epilogue epilogue{weights_->bias.empty() ? nullptr : weights_->bias.data() + channel,
                               residual == nullptr ? nullptr : residual + channel * pitch, pitch,
                               weights_->relu};
-      Slab slab = matrix.slab(s, offsets_[group].data());
+      const Slab slab = matrix.slab(s, offsets_[group].data());
       float* const target = y + channel * pitch;
       if (narrow_) {
-        if (!side_by_side_) slab.side_by_side = 1;
         kernels_.narrow(slab, x, 1, static_cast<int>(runs[0].count), epilogue, target, pitch);
       } else {
         kernels_.slab(slab, x, 1, runs, run_count, kPlaneSlack, epilogue, target, pitch);

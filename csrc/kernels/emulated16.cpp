@@ -40,6 +40,22 @@ inline Vec repeat(const float* p, int count) {
     return {repeat8<kGroup>(p, count), repeat8<kGroup>(p, count)};
   }
 }
+template <int kCopies, int kPiece>
+inline Vec pieces(const float* x, const std::int32_t* offsets) {
+  constexpr int kHalf = 8 / kCopies;
+  if constexpr (kPiece > kHalf) {
+    return spread<kCopies>(x + offsets[0]);
+  } else {
+    return {pieces8<kCopies, kPiece>(x, offsets), pieces8<kCopies, kPiece>(x, offsets + kHalf)};
+  }
+}
+inline Vec keep_first(Vec v, int count) {
+  return {keep8_first(v.low, low_count(count)), keep8_first(v.high, high_count(count))};
+}
+template <int kRows>
+inline void fold(Vec v, float* sums) {
+  fold8<kRows>(add8(v.low, v.high), sums);
+}
 inline Vec add(Vec a, Vec b) { return {add8(a.low, b.low), add8(a.high, b.high)}; }
 inline Vec relu(Vec a) { return {relu8(a.low), relu8(a.high)}; }
 inline Vec fma(Vec a, Vec b, Vec c) { return {fma8(a.low, b.low, c.low), fma8(a.high, b.high, c.high)}; }
@@ -54,9 +70,11 @@ inline void store_first(float* p, Vec a, int count) {
 
 }  // namespace
 
+#include "kernels/column_kernel-inl.h"
+#include "kernels/fma_loop-inl.h"
 #include "kernels/narrow_kernel-inl.h"
 #include "kernels/slab_kernel-inl.h"
 
 extern const pysim::KernelTable pysim::kEmulated16Kernels = {
-    compute_slab, compute_narrow,           compute_gradient, copy_rows,
-    kLanes,       kLanes * kTileVectors[4], kTileVectors};
+    compute_slab, compute_narrow, compute_column,           compute_gradient, copy_rows,
+    run_fma,      kLanes,         kLanes * kTileVectors[4], kTileVectors,     2 * kFmaSums * kLanes};

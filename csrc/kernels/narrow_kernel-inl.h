@@ -28,45 +28,6 @@ inline void finish_row(const pysim::Epilogue& epilogue, int r, int n, const floa
   }
 }
 
-// One column, X contiguous along the reduction: lanes are elements x rows. Every kLanes / kRows elements from
-// the slab's first on lie side by side in X.
-template <int kRows>
-void compute_column(const pysim::Slab& slab, const float* x, const pysim::Epilogue& epilogue, float* y,
-                    std::int64_t y_pitch) {
-  constexpr int kStep = kLanes / kRows;
-  Vec sum[kChains];
-#pragma GCC unroll 16
-  for (int c = 0; c < kChains; ++c) sum[c] = zero();
-  const float* weights = slab.weights;
-  const std::int64_t steps = slab.elements / kStep;
-  std::int64_t s = 0;
-  for (; s + kChains <= steps; s += kChains) {
-#pragma GCC unroll 16
-    for (int c = 0; c < kChains; ++c) {
-      sum[c] = fma(load(weights + c * kLanes), spread<kRows>(x + slab.offsets[(s + c) * kStep]), sum[c]);
-    }
-    weights += kChains * kLanes;
-  }
-  for (; s < steps; ++s) {
-    sum[0] = fma(load(weights), spread<kRows>(x + slab.offsets[s * kStep]), sum[0]);
-    weights += kLanes;
-  }
-#pragma GCC unroll 16
-  for (int half = kChains / 2; half >= 1; half /= 2) {
-#pragma GCC unroll 16
-    for (int c = 0; c < half; ++c) sum[c] = add(sum[c], sum[c + half]);
-  }
-  float lanes[kLanes];
-  store(lanes, sum[0]);
-  for (int half = kLanes / 2; half >= kRows; half /= 2) {
-    for (int lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
-  }
-  for (std::int64_t e = steps * kStep; e < slab.elements; ++e) {
-    for (int r = 0; r < kRows; ++r) lanes[r] += *weights++ * x[slab.offsets[e]];
-  }
-  for (int r = 0; r < kRows; ++r) finish_row(epilogue, r, 1, lanes + r, y, y_pitch);
-}
-
 // Few columns: lanes are rows x columns, kVectors groups of kLanes / kRows columns.
 template <int kRows, int kVectors>
 void compute_columns(const pysim::Slab& slab, const float* x, std::int64_t pitch, int n,
@@ -168,8 +129,6 @@ void compute_narrow_rows(const pysim::Slab& slab, const float* x, std::int64_t p
                          const pysim::Epilogue& epilogue, float* y, std::int64_t y_pitch) {
   if constexpr (kLanes % kRows == 0) {
     constexpr int kGroup = kLanes / kRows;
-    if (n == 1 && pitch == 1 && slab.side_by_side >= kGroup)
-      return compute_column<kRows>(slab, x, epilogue, y, y_pitch);
     // Worth it while it takes fewer multiply-adds than a vector of columns for each row.
     if constexpr (kRows > 1) {
       if (n <= kGroup) return compute_columns<kRows, 1>(slab, x, pitch, n, epilogue, y, y_pitch);

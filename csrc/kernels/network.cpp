@@ -177,24 +177,28 @@ std::int64_t Network::workspace_bytes() const {
          static_cast<std::int64_t>(sizeof(float));
 }
 
-void Network::run_chunk(std::int64_t first, const float* x, float* y, int threads) const {
+void Network::run_chunk(std::int64_t first, const Images& x, float* y, ImageOrder y_order,
+                        int threads) const {
   const WorkspaceUse use(*this);
   const bool whole = first + chunk_ <= batch_;
   const std::int64_t in = in_shape_.channels * in_shape_.height * in_shape_.width;
   const std::int64_t out = out_shape_.channels * out_shape_.height * out_shape_.width;
   const ChunkPlan& plan = whole ? *whole_ : *rest_;
-  plan.run(
-      {x + first * in, y + first * out, (whole ? use.workspace->whole : use.workspace->rest).get(), threads});
+  plan.run({{x.data + first * in, x.order},
+            y + first * out,
+            y_order,
+            (whole ? use.workspace->whole : use.workspace->rest).get(),
+            threads});
 }
 
-void Network::run(const float* x, float* y) const {
+void Network::run(const Images& x, float* y, ImageOrder y_order) const {
   const std::int64_t chunks = ceil_div(batch_, chunk_);
   if (chunks == 1 || threads_ == 1) {
-    for (std::int64_t c = 0; c < chunks; ++c) run_chunk(c * chunk_, x, y, threads_);
+    for (std::int64_t c = 0; c < chunks; ++c) run_chunk(c * chunk_, x, y, y_order, threads_);
     return;
   }
   // Whole chunks to each thread: activations stay in its own cache, and nobody waits between layers.
-  run_parallel(threads_, chunks, [&](std::int64_t c) { run_chunk(c * chunk_, x, y, 1); });
+  run_parallel(threads_, chunks, [&](std::int64_t c) { run_chunk(c * chunk_, x, y, y_order, 1); });
 }
 
 }  // namespace pysim

@@ -85,15 +85,15 @@ class Network {
   /// Bytes of one workspace.
   std::int64_t workspace_bytes() const;
 
-  /// x (batch, channels, height, width) and y, contiguous, y apart from x. The bits of the result do not
-  /// depend on the number of threads.
-  void run(const float* x, float* y) const;
+  /// x (batch, channels, height, width) and y, y apart from x. The bits of the result depend neither on the
+  /// number of threads nor on the orders.
+  void run(const Images& x, float* y, ImageOrder y_order) const;
 
  private:
   struct Workspace;
   struct WorkspaceUse;
 
-  void run_chunk(std::int64_t first, const float* x, float* y, int threads) const;
+  void run_chunk(std::int64_t first, const Images& x, float* y, ImageOrder y_order, int threads) const;
 
   std::int64_t batch_;
   ImageShape in_shape_;

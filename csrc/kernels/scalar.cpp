@@ -36,6 +36,17 @@ void compute_narrow(const Slab& slab, const float* x, std::int64_t pitch, int n,
   compute_slab(slab, x, pitch, &run, 1, 0, epilogue, y, y_pitch);
 }
 
+void compute_column(const SlabPlace* slabs, std::int64_t count, const float* weights,
+                    const std::int32_t* offsets, int /*most_side_by_side*/, const float* x,
+                    const Epilogue& epilogue, float* y, std::int64_t y_pitch) {
+  for (std::int64_t i = 0; i < count; ++i) {
+    const SlabPlace& place = slabs[i];
+    const Slab slab{weights + place.weight_begin, offsets + place.element_begin, place.elements, place.rows};
+    const std::int64_t row = place.first_row;
+    compute_narrow(slab, x, 1, 1, epilogue.from_row(row), y + row * y_pitch, y_pitch);
+  }
+}
+
 void compute_gradient(const Slab& slab, const float* x, std::int64_t pitch, const ColumnRun* runs,
                       std::int64_t run_count, const float* dy, std::int64_t dy_pitch, float* sums) {
   for (std::int64_t e = 0; e < slab.elements; ++e) {
@@ -58,10 +69,27 @@ void copy_rows(const float* from, std::int64_t from_pitch, float* to, std::int64
   }
 }
 
+float run_fma(std::int64_t rounds, float factor, float term) {
+  constexpr int sums = 4;
+  float sum[sums] = {0.0F, factor, term, factor + term};  // equal sums would be computed once
+  for (std::int64_t i = 0; i < rounds; ++i) {
+    for (float& one : sum) one = one * factor + term;
+  }
+  return sum[0] + sum[1] + sum[2] + sum[3];
+}
+
 }  // namespace
 
-extern const KernelTable kScalarKernels = {compute_slab, compute_narrow, compute_gradient, copy_rows, 1, 8,
-                                           kTileVectors};
+extern const KernelTable kScalarKernels = {compute_slab,
+                                           compute_narrow,
+                                           compute_column,
+                                           compute_gradient,
+                                           copy_rows,
+                                           run_fma,
+                                           1,
+                                           8,
+                                           kTileVectors,
+                                           8};
 
 const KernelTable& kernel_table(Isa isa) {
   switch (isa) {

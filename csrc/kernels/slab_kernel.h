@@ -11,7 +11,7 @@ namespace pysim {
 /// columns.
 inline constexpr int kSlabRows = 4;
 
-/// See Slab::side_by_side.
+/// See SlabPlace::side_by_side.
 inline constexpr int kMostSideBySide = 16;
 
 /// One slab of W: up to kSlabRows output rows and the reduction elements that any of them keeps.
@@ -23,9 +23,6 @@ struct Slab {
   const std::int32_t* offsets;
   std::int64_t elements;
   int rows;  ///< 1..kSlabRows.
-  /// Up to kMostSideBySide: in groups of this many elements, or of any smaller power of two, from the first
-  /// on, offsets follow each other. What does not fill a group at the end does not count.
-  int side_by_side;
 };
 
 /// A run of consecutive columns of X and Y that is computed together.
@@ -42,6 +39,12 @@ struct Epilogue {
       nullptr;  ///< Where the slab's first row of the residual starts, or null. Runs as in Y.
   std::int64_t residual_pitch = 0;
   bool relu = false;  ///< Negative values become zero; NaN and -0 stay.
+
+  /// The same for what starts `row` rows further on.
+  Epilogue from_row(std::int64_t row) const {
+    return {bias == nullptr ? nullptr : bias + row,
+            residual == nullptr ? nullptr : residual + row * residual_pitch, residual_pitch, relu};
+  }
 };
 
 /// Y[r][y + j] = epilogue(sum over e of weights[e][r] * X[offsets[e] * pitch + x + j]), for every run of
@@ -58,6 +61,26 @@ using SlabKernel = void (*)(const Slab& slab, const float* x, std::int64_t pitch
 using NarrowKernel = void (*)(const Slab& slab, const float* x, std::int64_t pitch, int n,
                               const Epilogue& epilogue, float* y, std::int64_t y_pitch);
 
+/// A slab among others of one matrix: where its part of the shared arrays begins.
+struct SlabPlace {
+  std::int64_t first_row;
+  std::int64_t weight_begin;
+  std::int64_t element_begin;
+  std::int64_t elements;
+  int rows;  ///< As in Slab.
+  /// Up to kMostSideBySide: in groups of this many elements, or of any smaller power of two, from the first
+  /// on, offsets follow each other. What does not fill a group at the end does not count.
+  int side_by_side;
+};
+
+/// y[(first_row + r) * y_pitch] = epilogue(sum over e of weight e of row r * x[offset e]), for each of
+/// `count` slabs: the product with one column whose elements lie at `offsets`. `most_side_by_side` bounds
+/// what the slabs say of it. In the epilogue, bias and residual are those of row 0; so is y. The order of a
+/// sum depends on its slab and `most_side_by_side` alone.
+using ColumnKernel = void (*)(const SlabPlace* slabs, std::int64_t count, const float* weights,
+                              const std::int32_t* offsets, int most_side_by_side, const float* x,
+                              const Epilogue& epilogue, float* y, std::int64_t y_pitch);
+
 /// The gradient of a slab's weights: sums[e * rows + r] += sum over runs and their columns j of
 /// dY[r][y + j] * X[offsets[e] * pitch + x + j].
 ///
@@ -70,15 +93,22 @@ using GradientKernel = void (*)(const Slab& slab, const float* x, std::int64_t p
 using RowCopy = void (*)(const float* from, std::int64_t from_pitch, float* to, std::int64_t to_pitch,
                          std::int64_t rows, std::int64_t width);
 
+/// `rounds` times some multiply-adds x = x * factor + term in registers, to measure the rate; returns one of
+/// the sums.
+using FmaLoop = float (*)(std::int64_t rounds, float factor, float term);
+
 /// The entry points of one instruction set. A table starts from the next slower one, so it never has a hole.
 struct KernelTable {
   SlabKernel slab;
   NarrowKernel narrow;
+  ColumnKernel column;
   GradientKernel gradient;
   RowCopy copy_rows;
+  FmaLoop fma_loop;
   int lanes;                ///< Columns of one vector; runs that are a multiple of it waste nothing.
   int tile_columns;         ///< Columns that a slab of kSlabRows rows computes at one time.
   const int* tile_vectors;  ///< By the rows of a slab: vectors of columns that it computes at one time.
+  std::int64_t fma_flops;   ///< Of one round of fma_loop; a multiply-add is two.
 };
 
 extern const KernelTable kScalarKernels;

@@ -35,6 +35,10 @@ SpmmPlan::SpmmPlan(const BsrView& matrix, Form form, std::vector<float> bias, bo
   if (weights == Weights::bfloat16) bfloat16_ = Bfloat16Weights(matrix_);
 }
 
+bool SpmmPlan::is_long(std::int64_t n) const {
+  return n > 0 && matrix_.cost_before(matrix_.slab_count()) >= ceil_div(kWorthAThread, n);
+}
+
 void SpmmPlan::run(const float* x, std::int64_t x_pitch, std::int64_t n, const float* residual,
                    std::int64_t residual_pitch, float* y, std::int64_t y_pitch) const {
   if (n == 0) return;
@@ -42,13 +46,14 @@ void SpmmPlan::run(const float* x, std::int64_t x_pitch, std::int64_t n, const f
   const std::int64_t slabs = matrix_.slab_count();
   const std::int64_t panel = kernels_.tile_columns;
   const std::int64_t panels = ceil_div(n, panel);
-  const bool alone = matrix_.cost_before(slabs) < ceil_div(kWorthAThread, n);
-  const int threads = alone ? 1 : threads_;
+  const int threads = is_long(n) ? threads_ : 1;
 
-  const auto epilogue_at = [&](std::int64_t row) {
-    return Epilogue{bias_.empty() ? nullptr : bias_.data() + row,
-                    residual == nullptr ? nullptr : residual + row * residual_pitch, residual_pitch, relu_};
+  const Epilogue epilogue{bias_.empty() ? nullptr : bias_.data(), residual, residual_pitch, relu_};
+  const auto column = [&](std::int64_t begin, std::int64_t end) {
+    kernels_.column(matrix_.places_of_slabs() + begin, end - begin, matrix_.weights(),
+                    matrix_.indices().data(), kMostSideBySide, x, epilogue, y, y_pitch);
   };
+  if (n == 1 && x_pitch == 1 && threads == 1) return column(0, slabs);
   // One panel of X stays in cache while every slab of the range passes over it.
   const auto multiply = [&](std::int64_t slab_begin, std::int64_t slab_end, std::int64_t panel_begin,
                             std::int64_t panel_end) {
@@ -58,23 +63,27 @@ void SpmmPlan::run(const float* x, std::int64_t x_pitch, std::int64_t n, const f
       const ColumnRun run{begin, begin, end - begin};
       for (std::int64_t s = slab_begin; s < slab_end; ++s) {
         const std::int64_t row = matrix_.first_row(s);
-        kernels_.slab(matrix_.slab(s), x, x_pitch, &run, 1, n - end, epilogue_at(row), y + row * y_pitch,
-                      y_pitch);
+        kernels_.slab(matrix_.slab(s), x, x_pitch, &run, 1, n - end, epilogue.from_row(row),
+                      y + row * y_pitch, y_pitch);
       }
     }
   };
   const auto multiply_narrow = [&](std::int64_t slab_begin, std::int64_t slab_end) {
     for (std::int64_t s = slab_begin; s < slab_end; ++s) {
       const std::int64_t row = matrix_.first_row(s);
-      kernels_.narrow(matrix_.slab(s), x, x_pitch, static_cast<int>(n), epilogue_at(row), y + row * y_pitch,
-                      y_pitch);
+      kernels_.narrow(matrix_.slab(s), x, x_pitch, static_cast<int>(n), epilogue.from_row(row),
+                      y + row * y_pitch, y_pitch);
     }
   };
   if (n <= kernels_.lanes) {
     const std::vector<std::int64_t> edges = split_by_cost(matrix_, threads);
     run_parallel(threads, threads, [&](std::int64_t task) {
       const auto i = static_cast<std::size_t>(task);
-      multiply_narrow(edges[i], edges[i + 1]);
+      if (n == 1 && x_pitch == 1) {
+        column(edges[i], edges[i + 1]);
+      } else {
+        multiply_narrow(edges[i], edges[i + 1]);
+      }
     });
   } else if (panels >= 2 * threads) {
     const std::int64_t tasks = std::min<std::int64_t>(panels, 4 * threads);

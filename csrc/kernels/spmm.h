@@ -29,6 +29,8 @@ class SpmmPlan {
 
   std::int64_t m() const { return m_; }
   std::int64_t k() const { return k_; }
+  /// Whether a product with n columns takes more than some microseconds.
+  bool is_long(std::int64_t n) const;
 
   /// Y (m, n) = W X (k, n) + bias + residual (m, n), then ReLU if the plan has it; row i starts at x + i *
   /// x_pitch elements and so on, pitches at least n. `residual` may be null. Y must not overlap the others.

@@ -5,44 +5,10 @@
 #include <cmath>
 #include <limits>
 
-#if defined(__SSE2__)
-#include <emmintrin.h>
-#endif
+#include "kernels/transpose.h"
 
 namespace pysim {
 namespace {
-
-constexpr std::int64_t kTile = 4;
-
-/// to[c * to_pitch + r] = from[r * from_pitch + c].
-void transpose(const float* from, std::int64_t rows, std::int64_t cols, std::int64_t from_pitch, float* to,
-               std::int64_t to_pitch) {
-  std::int64_t r = 0;
-#if defined(__SSE2__)
-  for (; r + kTile <= rows; r += kTile) {
-    const float* const a = from + r * from_pitch;
-    std::int64_t c = 0;
-    for (; c + kTile <= cols; c += kTile) {
-      __m128 v0 = _mm_loadu_ps(a + c);
-      __m128 v1 = _mm_loadu_ps(a + from_pitch + c);
-      __m128 v2 = _mm_loadu_ps(a + 2 * from_pitch + c);
-      __m128 v3 = _mm_loadu_ps(a + 3 * from_pitch + c);
-      _MM_TRANSPOSE4_PS(v0, v1, v2, v3);
-      float* const out = to + c * to_pitch + r;
-      _mm_storeu_ps(out, v0);
-      _mm_storeu_ps(out + to_pitch, v1);
-      _mm_storeu_ps(out + 2 * to_pitch, v2);
-      _mm_storeu_ps(out + 3 * to_pitch, v3);
-    }
-    for (; c < cols; ++c) {
-      for (std::int64_t i = 0; i < kTile; ++i) to[c * to_pitch + r + i] = a[i * from_pitch + c];
-    }
-  }
-#endif
-  for (; r < rows; ++r) {
-    for (std::int64_t c = 0; c < cols; ++c) to[c * to_pitch + r] = from[r * from_pitch + c];
-  }
-}
 
 /// Whether every image is one feature of each plane, with nothing between them.
 bool is_vector(const PlaneLayout& layout) {
@@ -60,14 +26,22 @@ class InputStep final : public Step {
     float* const pixels = to_.pixels(frame.arena);
     if (is_vector(layout)) {
       if (layout.plane == 1) {
-        std::copy(frame.x, frame.x + shape.channels, pixels);
+        std::copy(frame.x.data, frame.x.data + shape.channels, pixels);
       } else {
-        transpose(frame.x, images_, shape.channels, shape.channels, pixels, layout.plane);
+        transpose(frame.x.data, images_, shape.channels, shape.channels, pixels, layout.plane);
       }
       return;
     }
-    const float* from = frame.x;
+    const float* from = frame.x.data;
     for (std::int64_t i = 0; i < images_; ++i) {
+      if (frame.x.order == ImageOrder::channels_last) {
+        float* row = pixels + i * layout.image_pitch;
+        for (std::int64_t r = 0; r < shape.height; ++r, row += layout.row_pitch) {
+          transpose(from, shape.width, shape.channels, shape.channels, row, layout.plane);
+          from += shape.width * shape.channels;
+        }
+        continue;
+      }
       for (std::int64_t c = 0; c < shape.channels; ++c) {
         copy_rows_(from, shape.width, pixels + c * layout.plane + i * layout.image_pitch, layout.row_pitch,
                    shape.height, shape.width);
@@ -97,6 +71,14 @@ class OutputStep final : public Step {
     }
     float* to = frame.y;
     for (std::int64_t i = 0; i < images_; ++i) {
+      if (frame.y_order == ImageOrder::channels_last) {
+        const float* row = pixels + i * layout.image_pitch;
+        for (std::int64_t r = 0; r < shape.height; ++r, row += layout.row_pitch) {
+          transpose(row, shape.channels, shape.width, layout.plane, to, shape.channels);
+          to += shape.width * shape.channels;
+        }
+        continue;
+      }
       for (std::int64_t c = 0; c < shape.channels; ++c) {
         copy_rows_(pixels + c * layout.plane + i * layout.image_pitch, layout.row_pitch, to, shape.width,
                    shape.height, shape.width);

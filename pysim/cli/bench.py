@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import click
 
@@ -67,6 +68,11 @@ def bench() -> None:
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="For every library.")
 @click.option("--peers", is_flag=True, help="Also torch's CSR and BSR products (MKL) and SciPy's.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also draw speedup against block shape: a .png or .svg file. Needs matplotlib.",
+)
 @JSON
 @DEBUG
 def kernels(
@@ -78,13 +84,16 @@ def kernels(
     threads: int,
     peers: bool,
     seed: int,
+    plot: Path | None,
     as_json: bool,
     debug: bool,
 ) -> None:
     """Time block-sparse products against torch's dense one, and against other libraries."""
     from pysim import runner
-    from pysim.report import render_bench
+    from pysim.report import check_figure, draw_bench, render_bench
 
+    if plot is not None:
+        check_figure(plot)
     config = runner.KernelBenchConfig(
         blocks=blocks,
         m=size[0],
@@ -98,6 +107,8 @@ def kernels(
     )
     with ProgressLine() as progress:
         result = runner.bench_kernels(config, progress)
+    if plot is not None:
+        draw_bench(result, plot)
     if as_json:
         click.echo(json.dumps(result.to_json(), indent=2, allow_nan=False))
     else:

@@ -14,9 +14,10 @@ from pysim.cli.bench import bench as bench_commands
 from pysim.cli.experiment import experiment as experiment_command
 from pysim.cli.experiment import figure as figure_command
 from pysim.cli.hw import hw as hw_commands
-from pysim.cli.options import CHECKPOINT, DATA, DEBUG, INPUT, JSON, PAD32, RESUME, SET, Blocks
+from pysim.cli.options import BF16, CHECKPOINT, DATA, DEBUG, DEVICE, INPUT, JSON, PAD32, RESUME, SET, Blocks
 from pysim.cli.progress import ProgressLine
 from pysim.cli.prune import prune as prune_command
+from pysim.cli.tune import tune as tune_command
 
 if TYPE_CHECKING:
     from pysim.config import Accelerator, Dataflow, Pipelining, Skip
@@ -217,6 +218,8 @@ def _accelerator(
     "--save-every", type=click.IntRange(1), default=100, show_default=True, help="Steps between saves."
 )
 @_SEED
+@BF16
+@DEVICE
 @JSON
 @DEBUG
 def train(
@@ -228,6 +231,8 @@ def train(
     resume: bool,
     save_every: int,
     seed: int,
+    bf16: bool,
+    device: str,
     as_json: bool,
     debug: bool,
 ) -> None:
@@ -248,6 +253,8 @@ def train(
             lr=lr,
             resume=resume,
             save_every=save_every,
+            device=device,
+            bf16=bf16,
             progress=progress,
         )
     if as_json:
@@ -275,3 +282,4 @@ cli.add_command(hw_commands)
 cli.add_command(prune_command)
 cli.add_command(experiment_command)
 cli.add_command(figure_command)
+cli.add_command(tune_command)

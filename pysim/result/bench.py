@@ -15,6 +15,7 @@ class KernelBenchRow:
         dense_us: Median time of the fastest form of torch's dense product, microseconds.
         sparse_us: The same of pysim's kernel.
         speedup_quartiles: First quartile, median and third of dense over sparse time, round by round.
+        gflops: Floating-point operations of the kept weights in 1e9 a second, by sparse_us; two for each.
         max_error: Largest difference from the exact product, as a share of what rounding allows.
         peers: Name to median time, microseconds; None where the peer refuses the block.
     """
@@ -24,6 +25,7 @@ class KernelBenchRow:
     dense_us: float
     sparse_us: float
     speedup_quartiles: tuple[float, float, float]
+    gflops: float
     max_error: float
     peers: dict[str, float | None]
 
@@ -39,6 +41,8 @@ class KernelBench:
         dtype: Of pysim's weights; with int8 X and Y are uint8.
         isa: The instruction set of pysim's kernel.
         threads: For every library that takes them.
+        peak_gflops: Multiply-adds in registers alone with that instruction set, 1e9 operations a second:
+            measured on one thread, times the number of threads. None for int8, which has no such measurement.
         seed: Of masks and values.
         versions: Library name to version.
         rows: For every block and n.
@@ -50,6 +54,7 @@ class KernelBench:
     dtype: str
     isa: str
     threads: int
+    peak_gflops: float | None
     seed: int
     versions: dict[str, str]
     rows: tuple[KernelBenchRow, ...]

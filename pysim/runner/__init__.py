@@ -1,31 +1,40 @@
 """The walk from a model's name to a result: train, prune, lower, simulate, time."""
 
-from pysim.pruning import PruneConfig
+from pysim.pruning import Layout, PruneConfig
 from pysim.runner.bench import KernelBenchConfig, bench_kernels
 from pysim.runner.inputs import choose_data
+from pysim.runner.measure import Measured, measure_study
 from pysim.runner.methods import METHODS, Init
+from pysim.runner.peak import fma_gflops
 from pysim.runner.prune import PruneRunConfig, prune
 from pysim.runner.run import RunConfig, run
 from pysim.runner.study import find_study, load_study, run_study
 from pysim.runner.system import SystemFacts, default_threads, describe_system
 from pysim.runner.train_dense import train_dense
+from pysim.runner.tune import TuneConfig, tune
 
 __all__ = [
     "METHODS",
     "Init",
     "KernelBenchConfig",
+    "Layout",
+    "Measured",
     "PruneConfig",
     "PruneRunConfig",
     "RunConfig",
     "SystemFacts",
+    "TuneConfig",
     "bench_kernels",
     "choose_data",
     "default_threads",
     "describe_system",
     "find_study",
+    "fma_gflops",
     "load_study",
+    "measure_study",
     "prune",
     "run",
     "run_study",
     "train_dense",
+    "tune",
 ]

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pysim.errors import ConfigError
 from pysim.result import KernelBench, KernelBenchRow
+from pysim.runner.peak import fma_gflops
 from pysim.runner.timing import PYSIM, fastest, interleave
 from pysim.sparse import (
     BsrMatrix,
@@ -106,6 +107,7 @@ def bench_kernels(config: KernelBenchConfig, progress: Progress = no_progress) -
         dtype=config.dtype,
         isa=isa,
         threads=config.threads,
+        peak_gflops=None if config.dtype == "int8" else config.threads * fma_gflops(isa),
         seed=config.seed,
         versions=versions,
         rows=tuple(rows),
@@ -152,6 +154,7 @@ def _row(config: KernelBenchConfig, block: tuple[int, int], n: int) -> tuple[Ker
         peers[name] = float(np.median(samples.pop(name))) * 1e6
     _, dense_times = fastest(samples)
     low, median, high = np.quantile(dense_times / times, (0.25, 0.5, 0.75))
+    kept = int((mask * grid.sizes()).sum())
     return (
         KernelBenchRow(
             block=block,
@@ -159,6 +162,7 @@ def _row(config: KernelBenchConfig, block: tuple[int, int], n: int) -> tuple[Ker
             dense_us=float(np.median(dense_times)) * 1e6,
             sparse_us=float(np.median(times)) * 1e6,
             speedup_quartiles=(float(low), float(median), float(high)),
+            gflops=2 * kept * n / float(np.median(times)) / 1e9,
             max_error=error,
             peers=peers,
         ),

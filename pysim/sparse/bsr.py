@@ -26,6 +26,7 @@ class _Blocks(Generic[ScalarT]):
     _dtype: ClassVar[type[np.generic]]
 
     def __post_init__(self) -> None:
+        self.grid.check_order("BSR")
         blocks = len(self.col_idx) if isinstance(self.col_idx, np.ndarray) and self.col_idx.ndim else 0
         for name, dtype, shape in (
             ("row_ptr", np.int64, (self.grid.shape[0] + 1,)),
@@ -124,6 +125,7 @@ class BsrMatrix(_Blocks[np.float32]):
 
     Raises:
         ShapeError: An array has the wrong type or shape, or an index is out of place.
+        ConfigError: Blocks straddle kernel positions.
     """
 
     _dtype: ClassVar[type[np.generic]] = np.float32

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from pysim.errors import ConfigError, ModelError
 from pysim.sparse.conv2d import BsrConv2d
 from pysim.sparse.linear import BsrLinear
+from pysim.sparse.tuning import Tuning, load_tuning
 from pysim.workload import BlockGrid, BlockMask
 
 # Blocks that are tried where none is given, largest first.
@@ -26,6 +27,10 @@ _STORED_MORE = 1.1
 _ROUNDS = 21
 # A sample lasts at least this long, so that the clock's own cost does not matter.
 _SAMPLE_SECONDS = 100e-6
+
+# Break-evens were measured on large matrices. In smaller ones the cost of a call decides, so they are timed.
+_LEAST_WEIGHTS = 1 << 17
+_MOST_THREADS = 256
 
 _Dense = nn.Linear | nn.Conv2d
 _Sparse = BsrLinear | BsrConv2d
@@ -83,11 +88,15 @@ def compress(
     masks: Mapping[str, BlockMask] | None = None,
     block: tuple[int, int] | None = None,
     only_if_faster: bool = True,
+    use_tuning: bool = True,
 ) -> Compressed:
     """Replaces pruned ``nn.Linear`` and ``nn.Conv2d`` layers by block-sparse ones.
 
     Each candidate is timed against its dense self on what it receives for ``example``, call by call in turn,
     with ``torch.get_num_threads()`` threads. It is replaced if it is faster in three of four rounds.
+
+    If ``pysim tune`` has measured this machine, linear layers that are clearly below its break-even sparsity
+    stay dense without being timed; no layer is replaced on its word alone.
 
     Args:
         model: float32 on the CPU, with zeros where it is pruned. Left as it is.
@@ -96,6 +105,7 @@ def compress(
         block: Height and width of the blocks to look for. Default, without masks: for each layer the largest
             of 16, 8, 4, 2, 1 square that stores at most a tenth more weights than the thriftiest.
         only_if_faster: False replaces every pruned layer and measures nothing.
+        use_tuning: False times every candidate, whatever ``pysim tune`` found.
 
     Returns:
         The new model and a choice for every linear and convolution layer.
@@ -122,6 +132,8 @@ def compress(
             )
     inputs = _record_inputs(new, layers, example)
     shared = _shared_parameters(new)
+    threads = min(torch.get_num_threads(), _MOST_THREADS)
+    tuning = load_tuning(threads) if use_tuning and only_if_faster else None
     replacements: dict[nn.Module, nn.Module] = {}
     choices = []
     for name, layer in layers.items():
@@ -133,6 +145,7 @@ def compress(
             mask=None if masks is None else masks.get(f"{name}.weight"),
             blocks=() if masks is not None else ((block,) if block else tuple((b, b) for b in _BLOCKS)),
             only_if_faster=only_if_faster,
+            tuning=tuning,
         )
         choices.append(choice)
         if sparse is not None:
@@ -204,6 +217,7 @@ def _choose(
     mask: BlockMask | None,
     blocks: tuple[tuple[int, int], ...],
     only_if_faster: bool,
+    tuning: Tuning | None,
 ) -> tuple[LayerChoice, _Sparse | None]:
     if reason is not None or source is None:
         return LayerChoice(name=name, sparse=False, reason=reason or "it was not called"), None
@@ -216,6 +230,11 @@ def _choose(
             name=name, sparse=True, reason="as asked for", block=block, density=sparse.density
         )
         return choice, sparse
+    hopeless = None if tuning is None else _below_break_even(sparse, source, tuning)
+    if hopeless is not None:
+        return LayerChoice(
+            name=name, sparse=False, reason=hopeless, block=block, density=sparse.density
+        ), None
     seconds = _measure(layer, sparse, source)
     low, high = np.quantile(seconds[0] / seconds[1], (0.25, 0.75))
     dense_us, sparse_us = (float(np.median(times)) * 1e6 for times in seconds)
@@ -233,12 +252,25 @@ def _choose(
     return choice, sparse if faster else None
 
 
+def _below_break_even(sparse: _Sparse, source: Tensor, tuning: Tuning) -> str | None:
+    """Why a linear layer is not worth timing; None if it is, or if nothing like it was measured."""
+    if not isinstance(sparse, BsrLinear) or sparse.grid.m * sparse.grid.k < _LEAST_WEIGHTS:
+        return None
+    found = tuning.break_even(sparse.grid.bh, source.numel() // sparse.in_features)
+    pruned = 1 - sparse.density
+    if found is None or pruned >= found.sparsity[0]:
+        return None
+    low, _, high = (100 * share for share in found.sparsity)
+    return f"{100 * pruned:.0f} % pruned, break-even {low:.0f} to {high:.0f} % (pysim tune; not timed)"
+
+
 def _sparse_layer(
     layer: _Dense, mask: BlockMask | None, blocks: tuple[tuple[int, int], ...]
 ) -> _Sparse | None:
     """The layer with its kept blocks; None if all blocks are kept."""
     cls = BsrConv2d if isinstance(layer, nn.Conv2d) else BsrLinear
     if mask is not None:
+        mask.grid.check_order("compress")
         block, keep = (mask.grid.bh, mask.grid.bw), mask.keep
     elif blocks:
         found = {block: _nonzero_blocks(layer, block) for block in blocks}

@@ -131,6 +131,8 @@ class BsrConv2d(BsrModule):
     def forward(self, x: Tensor) -> Tensor:
         """(N, in channels, H, W) or (in channels, H, W), to as many dimensions.
 
+        The result has its input's memory format: contiguous, or channels-last.
+
         Raises:
             ShapeError: The input or the weight is not float32 on the CPU, or of another number of channels.
             ConfigError: The image is too small for the kernel.
@@ -144,7 +146,7 @@ class BsrConv2d(BsrModule):
         if self._needs_gradients(image):
             y: Tensor = _ConvFunction.apply(image, self.values, self.bias, self)  # type: ignore[no-untyped-call]
         else:
-            y = self._conv_plan(trainable=False)(image.contiguous())
+            y = self._conv_plan(trainable=False)(_dense_image(image))
         return y if x.ndim == 4 else y[0]
 
     def _conv_plan(self, *, trainable: bool) -> ConvPlan:
@@ -173,7 +175,7 @@ class BsrConv2d(BsrModule):
 class _ConvFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, values: Tensor, bias: Tensor | None, module: BsrConv2d) -> Tensor:  # noqa: ANN401
-        image = x.contiguous()
+        image = _dense_image(x)
         ctx.module, ctx.size = module, (x.shape[2], x.shape[3])
         ctx.save_for_backward(image if values.requires_grad else None, values)
         return module._conv_plan(trainable=True)(image)
@@ -191,6 +193,11 @@ class _ConvFunction(torch.autograd.Function):
             dy.sum((0, 2, 3)) if needs_bias else None,
             None,
         )
+
+
+def _dense_image(x: Tensor) -> Tensor:
+    """Contiguous, in the order of axes that it has if the kernel reads that, else in torch's usual one."""
+    return x if x.is_contiguous(memory_format=torch.channels_last) else x.contiguous()
 
 
 def _two(sizes: tuple[int, ...]) -> tuple[int, int]:

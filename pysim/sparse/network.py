@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from pysim import _core
 from pysim.errors import ModelError, ShapeError
-from pysim.sparse.arrays import ArrayT, as_config_error, as_numpy, empty_like, integer, isa_name
+from pysim.sparse.arrays import ArrayT, as_config_error, as_numpy, integer, isa_name
 from pysim.sparse.graph import capture
 from pysim.sparse.network_ops import AddOp, ClampOp, ConvOp, FlattenOp, NetworkOps, PoolOp
 
@@ -36,11 +36,12 @@ class CompiledNetwork:
                 _build(network, self.isa),
                 output=network.output,
                 batch=network.input_shape[0],
+                in_dims=len(self.input_shape),
+                out_dims=len(self.output_shape),
                 isa=self.isa,
                 threads=integer(threads, "threads"),
             )
-        self._in = (*self.input_shape, *(1,) * (4 - len(self.input_shape)))
-        self._out = (*self.output_shape, *(1,) * (4 - len(self.output_shape)))
+        self._run = self._network.run
 
     @property
     def chunk_images(self) -> int:
@@ -62,21 +63,11 @@ class CompiledNetwork:
         Raises:
             ShapeError: An array has another type, shape, layout or device, or the two overlap.
         """
-        source = as_numpy(x, "network input")
-        if source.shape != self.input_shape:
-            raise ShapeError(
-                f"network input: expected shape {self.input_shape}, got {source.shape}",
-                hint="A compiled network runs inputs of its example's shape.",
-            )
-        result = empty_like(x, self.output_shape) if out is None else out
-        target = as_numpy(result, "network output")
-        if target.shape != self.output_shape:
-            raise ShapeError(f"network output: expected shape {self.output_shape}, got {target.shape}")
         try:
-            self._network.run(source.reshape(self._in, copy=False), target.reshape(self._out, copy=False))
+            return self._run(x, out)
         except (ValueError, TypeError) as error:
-            raise ShapeError(str(error)) from error
-        return result
+            hint = "A compiled network runs inputs of its example's shape."
+            raise ShapeError(str(error), hint=hint) from error
 
     def __str__(self) -> str:
         lines = [f"%0: input {self.input_shape}"]

@@ -15,7 +15,6 @@ from pysim import _core
 from pysim.errors import ConfigError, ShapeError
 from pysim.sparse.arrays import (
     ArrayT,
-    Float32Array,
     as_config_error,
     as_numpy,
     check_matrix,
@@ -82,6 +81,7 @@ class SpmmPlan:
                 isa=isa_name(isa),
                 threads=integer(threads, "threads"),
             )
+        self._run = self._plan.run
 
     @property
     def isa(self) -> str:
@@ -99,17 +99,10 @@ class SpmmPlan:
         Raises:
             ShapeError: An array has the wrong type, shape, layout or device, or the two overlap.
         """
-        source = as_numpy(x, "spmm input")
-        if source.ndim != 2:
-            raise ShapeError(f"spmm input: expected shape (k, n), got {source.shape}")
-        result = empty_like(x, (self._m, source.shape[1])) if out is None else out
-        target = as_numpy(result, "spmm output")
-        added = None if residual is None else as_numpy(residual, "spmm residual")
         try:
-            self._plan.run(source, target, added)
+            return self._run(x, out, residual)
         except (ValueError, TypeError) as error:
             raise ShapeError(str(error)) from error
-        return result
 
     def weight_gradient(self, dy: ArrayT, x: ArrayT) -> ArrayT:
         """dY X^T at the kept blocks only: the gradient of the stored weights, for dY that of Y before ReLU.
@@ -128,16 +121,18 @@ class SpmmPlan:
         if self._values_shape is None:
             raise ConfigError("spmm: expected a plan made with trainable=True")
         values = empty_like(x, self._values_shape)
-        parts = as_numpy(dy, "spmm output gradient"), as_numpy(x, "spmm input")
         try:
-            self._plan.weight_gradient(*parts, as_numpy(values, "spmm weight gradient"))
+            self._plan.weight_gradient(dy, x, as_numpy(values, "spmm weight gradient"))
         except (ValueError, TypeError) as error:
             raise ShapeError(str(error)) from error
         return values
 
 
 class ConvPlan:
-    """A block-sparse 2-D convolution on NCHW images, without im2col.
+    """A block-sparse 2-D convolution on images, without im2col.
+
+    Images are (N, channels, H, W), contiguous in that order or in torch's channels-last order; a result has
+    its input's.
 
     Args:
         matrices: One per group, each (out channels / groups, kh * kw * in channels / groups), the reduction
@@ -189,8 +184,7 @@ class ConvPlan:
                 threads=integer(threads, "threads"),
             )
         self._values_shapes = [matrix.values.shape for matrix in matrices] if trainable else None
-        # The offsets of a plan hold for one image size; the packed weights are shared.
-        self._plans: dict[tuple[int, int], _core.ConvPlan] = {}
+        self._run = self._weights.run
         self._gradients: dict[tuple[int, int], _core.ConvInputGradient] = {}
 
     @property
@@ -202,34 +196,27 @@ class ConvPlan:
         """Convolves.
 
         Args:
-            x: (N, in channels, H, W) float32, contiguous (NCHW).
-            out: (N, out channels, out height, out width) float32, contiguous, apart from the others; made if
-                absent.
-            residual: Of the output's shape, float32, contiguous; added after the bias and before ReLU.
+            x: (N, in channels, H, W) float32.
+            out: (N, out channels, out height, out width) float32, apart from the others; made if absent.
+            residual: Of the output's shape, float32; added after the bias and before ReLU.
 
         Raises:
             ShapeError: An array has the wrong type, shape, layout or device, or the two overlap.
             ConfigError: The image is too small for the kernel.
         """
-        source = as_numpy(x, "convolution input")
-        if source.ndim != 4 or source.shape[1] != self._channels:
-            raise ShapeError(f"convolution input: expected (N, {self._channels}, H, W), got {source.shape}")
-        plan = self._plan_for(source.shape[2], source.shape[3])
-        result = empty_like(x, tuple(plan.out_shape(source.shape[0]))) if out is None else out
-        target = as_numpy(result, "convolution output")
-        added = None if residual is None else as_numpy(residual, "convolution residual")
         try:
-            plan.run(source, target, added)
+            while (y := self._run(x, out, residual)) is None:
+                self._prepare(x.shape)
         except (ValueError, TypeError) as error:
             raise ShapeError(str(error)) from error
-        return result
+        return y
 
     def weight_gradient(self, dy: ArrayT, x: ArrayT) -> list[ArrayT]:
         """The gradient of the stored weights, for ``dy`` that of the output before ReLU.
 
         Args:
             dy: (N, out channels, out height, out width) float32, contiguous.
-            x: (N, in channels, H, W) float32, contiguous.
+            x: (N, in channels, H, W) float32.
 
         Returns:
             For each group (nnz_blocks, bh, bw), zero where a ragged block leaves W.
@@ -240,12 +227,11 @@ class ConvPlan:
         """
         if self._values_shapes is None:
             raise ConfigError("convolution: expected a plan made with trainable=True")
-        source = self._image(x)
         values = [empty_like(x, shape) for shape in self._values_shapes]
         targets = [as_numpy(part, "convolution weight gradient") for part in values]
-        plan = self._plan_for(source.shape[2], source.shape[3])
         try:
-            plan.weight_gradient(as_numpy(dy, "convolution output gradient"), source, targets)
+            while not self._weights.weight_gradient(dy, x, targets):
+                self._prepare(x.shape)
         except (ValueError, TypeError) as error:
             raise ShapeError(str(error)) from error
         return values
@@ -277,24 +263,15 @@ class ConvPlan:
             raise ShapeError(f"convolution output gradient: expected 4 dimensions, got {source.ndim}")
         dx = empty_like(dy, (source.shape[0], self._channels, height, width))
         try:
-            gradient.run(source, as_numpy(dx, "convolution input gradient"))
+            gradient.run(source, dx)
         except (ValueError, TypeError) as error:
             raise ShapeError(str(error)) from error
         return dx
 
-    def _image(self, x: ArrayT) -> Float32Array:
-        source = as_numpy(x, "convolution input")
-        if source.ndim != 4 or source.shape[1] != self._channels:
-            raise ShapeError(f"convolution input: expected (N, {self._channels}, H, W), got {source.shape}")
-        return source
-
-    def _plan_for(self, height: int, width: int) -> _core.ConvPlan:
-        plan = self._plans.get((height, width))
-        if plan is None:
-            with as_config_error("convolution"):
-                plan = self._weights.plan(height, width)
-            _remember(self._plans, (height, width), plan)
-        return plan
+    def _prepare(self, shape: Sequence[int]) -> None:
+        """Makes the plan for images of a size that is not among the latest."""
+        with as_config_error("convolution"):
+            self._weights.prepare(shape[2], shape[3])
 
 
 def _remember(plans: dict[tuple[int, int], PlanT], size: tuple[int, int], plan: PlanT) -> None:

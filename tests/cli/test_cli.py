@@ -26,7 +26,7 @@ def test_help_shows_the_commands_and_an_example():
         assert word in done.stdout
 
 
-@pytest.mark.parametrize("command", ["run", "train", "info", "bench", "bench kernels"])
+@pytest.mark.parametrize("command", ["run", "train", "info", "bench", "bench kernels", "tune"])
 def test_the_help_of_every_command_ends_with_an_example(command):
     done = pysim(*command.split(), "--help")
     assert done.returncode == 0
@@ -239,7 +239,8 @@ def test_kernels_are_measured_against_dense_and_peers():
     assert data["rows"][2]["peers"]["scipy BSR"] is None
     table = pysim(*args)
     assert "vs torch BSR" in table.stdout
-    assert table.stdout.count("\n") == 1 + 2 + 4 + 1 + 1
+    assert "of peak" in table.stdout
+    assert table.stdout.count("\n") == 1 + 2 + 4 + 1 + 2
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
@@ -251,3 +252,14 @@ def test_kernels_of_fewer_bits_are_measured_beside_float32(dtype):
     (row,) = data["rows"]
     assert row["peers"]["pysim float32"] > 0
     assert row["max_error"] <= 1
+
+
+def test_kernels_are_drawn(tmp_path):
+    out = tmp_path / "speedup.svg"
+    args = ["bench", "kernels", "--block", "4,1x3", "--size", "48x64", "--n", "1", "--n", "20"]
+    done = pysim(*args, "--plot", str(out))
+    assert done.returncode == 0, done.stderr
+    assert "<svg" in out.read_text()
+    refused = pysim(*args, "--plot", str(tmp_path / "speedup.txt"))
+    assert refused.returncode == 2
+    assert "expected a name that ends in .png or .svg" in refused.stderr

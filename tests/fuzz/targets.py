@@ -467,6 +467,28 @@ def _result_files() -> list[bytes]:
     return seeds
 
 
+def _tuning() -> Feed:
+    from pysim.sparse.tuning import read_tuning
+
+    path = _file(".json")
+
+    def feed(data: bytes) -> None:
+        path.write_bytes(data)
+        with refusals():
+            found = read_tuning(path, {"cpu": "a"})
+            for height, n in ((1, 1), (4, 64), (2**40, 2**40)):
+                found.break_even(height, n)
+
+    return feed
+
+
+def _tunings() -> list[bytes]:
+    row = {"height": 4, "n": 64, "sparsity": [0.1, 0.2, 0.3]}
+    return [
+        json.dumps({"schema": 1, "machine": {"cpu": "a"}, "rows": rows}).encode() for rows in ([], [row, row])
+    ]
+
+
 def _shortened(value: object) -> object:
     if isinstance(value, list):
         return [_shortened(item) for item in value[:2]]
@@ -524,5 +546,6 @@ TARGETS = {
         Target("pruned-file", _pruned_file, _pruned_notes, _JSON_WORDS),
         Target("study-toml", _study, _studies, (b"[preset.", b"[common]\n", b"nan", b"[[", b"= 1e999")),
         Target("results-json", _results, _result_files, _JSON_WORDS, longest=16_384),
+        Target("tuning", _tuning, _tunings, _JSON_WORDS),
     )
 }

@@ -291,21 +291,32 @@ def test_groups_of_unequal_height_or_width_are_refused():
 @pytest.mark.parametrize(
     ("x", "out", "error", "message"),
     [
-        (np.ones((2, 7, 5, 5), np.float32), None, ShapeError, r"expected \(N, 8, H, W\), got \(2, 7, 5, 5\)"),
-        (np.ones((8, 5, 5), np.float32), None, ShapeError, r"expected \(N, 8, H, W\), got \(8, 5, 5\)"),
+        (
+            np.ones((2, 7, 5, 5), np.float32),
+            None,
+            ShapeError,
+            r"expected shape \(N, 8, H, W\), got \(2, 7, 5, 5\)",
+        ),
+        (np.ones((8, 5, 5), np.float32), None, ShapeError, r"expected shape \(N, 8, H, W\), got \(8, 5, 5\)"),
         (IMAGE.astype(np.float64), None, ShapeError, "expected float32, got float64"),
         (IMAGE.tolist(), None, ShapeError, "expected a float32 array, got list"),
         (torch.ones(2, 8, 5, 5, dtype=torch.bfloat16), None, ShapeError, "got torch.bfloat16"),
+        (torch.ones(2, 8, 5, 5).transpose(2, 3), None, ShapeError, "expected a C-contiguous array"),
         (
-            torch.ones(2, 8, 5, 5).to(memory_format=torch.channels_last),
+            torch.ones(5, 2, 8, 5).movedim(0, 3),
             None,
             ShapeError,
-            "expected a C-contiguous array",
+            "expected a C-contiguous array, or a channels-last",
         ),
         (np.ones((2, 8, 5, 10), np.float32)[..., ::2], None, ShapeError, "expected a C-contiguous array"),
         (np.ones((2, 8, 0, 5), np.float32), None, ConfigError, "an image of at least 1 x 1, got 0 x 5"),
         (IMAGE, np.ones((2, 6, 5, 4), np.float32), ShapeError, r"output: expected \(2, 6, 5, 5\), got"),
-        (IMAGE, np.ones((2, 6, 25), np.float32), ShapeError, "output: expected 4 dimensions, got 3"),
+        (
+            IMAGE,
+            np.ones((2, 6, 25), np.float32),
+            ShapeError,
+            r"output: expected shape \(N, channels, H, W\), got \(2, 6, 25\)",
+        ),
         (IMAGE, IMAGE[:, :6], ShapeError, "expected a C-contiguous array"),
     ],
 )

@@ -60,7 +60,8 @@ std::vector<const KernelTable*> tables() {
 
 void check_spmm(Rng& rng, const KernelTable& kernels) {
   const Matrix w(rng, draw(rng, 1, 40), draw(rng, 1, 60), 1);
-  const std::int64_t m = w.grid.m, k = w.grid.k, n = draw(rng, 1, 150);
+  // One column has a kernel of its own.
+  const std::int64_t m = w.grid.m, k = w.grid.k, n = draw(rng, 0, 2) == 0 ? 1 : draw(rng, 1, 150);
   const std::vector<float> x = small_integers<float>(rng, k * n),
                            residual = small_integers<float>(rng, m * n);
   const std::vector<float> bias = small_integers<float>(rng, m);
@@ -76,9 +77,31 @@ void check_spmm(Rng& rng, const KernelTable& kernels) {
       expect(y[static_cast<std::size_t>(i * n + j)] == std::fmax(sum, 0.0F), "spmm");
     }
   }
+  const SpmmPlan plain(w.view(), SpmmPlan::Form::plain, {}, false, kernels, 1);
+  std::vector<float> product(y.size());
+  plain.run(x.data(), n, n, nullptr, 0, product.data(), n);
+  for (std::int64_t i = 0; i < m * n; ++i) {
+    const auto at = static_cast<std::size_t>(i);
+    const float sum = product[at] + (bias[static_cast<std::size_t>(i / n)] + residual[at]);
+    expect(y[at] == std::fmax(sum, 0.0F), "spmm without an epilogue");
+  }
   std::vector<float> gradient(w.values.size());
   plan.weight_gradient(y.data(), n, x.data(), n, n, gradient.data(),
                        static_cast<std::int64_t>(gradient.size()));
+}
+
+/// (batch, channels, pixels) with the channels side by side.
+std::vector<float> channels_last(const std::vector<float>& x, std::int64_t batch, std::int64_t channels) {
+  std::vector<float> out(x.size());
+  const std::int64_t pixels = static_cast<std::int64_t>(x.size()) / batch / channels;
+  for (std::int64_t b = 0; b < batch; ++b) {
+    for (std::int64_t c = 0; c < channels; ++c) {
+      for (std::int64_t p = 0; p < pixels; ++p)
+        out[static_cast<std::size_t>((b * pixels + p) * channels + c)] =
+            x[static_cast<std::size_t>((b * channels + c) * pixels + p)];
+    }
+  }
+  return out;
 }
 
 /// Two convolutions with a stride, a residual, a pooling and a linear layer, against the scalar table.
@@ -102,14 +125,16 @@ void check_network(Rng& rng, const KernelTable& kernels) {
   const int pooled = graph.pool(b, false, {{0, size[0], size[0]}}, {{0, size[1], size[1]}});
   const int output = graph.conv(graph.flatten(pooled), last, -1);
 
+  constexpr ImageOrder first_order = ImageOrder::channels_first;
   const std::vector<float> x = small_integers<float>(rng, batch * channels * side * side);
   std::vector<float> expected(static_cast<std::size_t>(4 * batch));
-  Network(graph, output, batch, kernel_table(Isa::scalar), 1).run(x.data(), expected.data());
+  Network(graph, output, batch, kernel_table(Isa::scalar), 1).run({x.data()}, expected.data(), first_order);
   const Network network(graph, output, batch, kernels, 3);
   std::vector<std::thread> callers;
   std::vector<std::vector<float>> results(3, std::vector<float>(expected.size()));
   for (std::vector<float>& result : results)
-    callers.emplace_back([&network, &x, &result] { network.run(x.data(), result.data()); });
+    callers.emplace_back(
+        [&network, &x, &result] { network.run({x.data()}, result.data(), ImageOrder::channels_first); });
   for (std::thread& caller : callers) caller.join();
   for (const std::vector<float>& result : results) expect(result == expected, "network");
 
@@ -117,9 +142,13 @@ void check_network(Rng& rng, const KernelTable& kernels) {
   const ConvPlan plan(first, side, side, kernels, 2);
   const ConvPlan reference(first, side, side, kernel_table(Isa::scalar), 1);
   std::vector<float> y(static_cast<std::size_t>(batch * width * size[0] * size[1])), y_scalar(y.size());
-  plan.run(x.data(), batch, nullptr, y.data());
-  reference.run(x.data(), batch, nullptr, y_scalar.data());
+  plan.run({x.data()}, batch, {}, y.data(), first_order);
+  reference.run({x.data()}, batch, {}, y_scalar.data(), first_order);
   expect(y == y_scalar, "convolution");
+  const std::vector<float> x_last = channels_last(x, batch, channels);
+  std::vector<float> y_last(y.size());
+  plan.run({x_last.data(), ImageOrder::channels_last}, batch, {}, y_last.data(), ImageOrder::channels_last);
+  expect(y_last == channels_last(y, batch, width), "channels-last convolution");
   std::vector<float> dx(x.size()), dx_scalar(x.size());
   ConvInputGradient(first, side, side, kernels, 2).run(y.data(), batch, dx.data());
   ConvInputGradient(first, side, side, kernel_table(Isa::scalar), 1).run(y.data(), batch, dx_scalar.data());

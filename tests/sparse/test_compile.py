@@ -339,11 +339,31 @@ def test_work_in_place_on_a_value_that_is_read_again_is_noticed():
             pysim.compile(model, x)
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("batch", [1, 5])
+def test_channels_last_goes_in_and_comes_out_without_a_change_of_bits(isa, batch):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 10, 3, 2, 1), nn.ReLU(), nn.Conv2d(10, 6, 3, 1, 1)).eval()
+    x = torch.randn(batch, 3, 13, 22)
+    last = x.to(memory_format=torch.channels_last)
+    network = pysim.compile(model, x, isa=isa, threads=2)
+    expected, y = network(x), network(last)
+    assert expected.is_contiguous()
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(y, expected)
+    out = torch.empty_like(expected)
+    assert network(last, out) is out
+    assert torch.equal(out, expected)
+    features = pysim.compile(nn.Sequential(model, nn.Flatten()), x, isa=isa)
+    assert torch.equal(features(last), features(x))
+    assert torch.equal(features(x), expected.flatten(1))
+
+
 def test_inputs_that_do_not_fit_are_refused():
     model, x = pruned("mlp")
     network = pysim.compile(model, x)
     for wrong, text in (
-        (x[:2], "expected shape"),
+        (x[:2], r"expected \(37, 1, 28, 28\), got \(2, 1, 28, 28\)"),
         (x.double(), "float32"),
         (
             x.to(memory_format=torch.channels_last).expand(37, 1, 28, 28)[:, :, ::1].transpose(2, 3),

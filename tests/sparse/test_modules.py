@@ -148,9 +148,12 @@ def test_input_layout_and_inference_mode_change_nothing(channels_last):
     expected = sparse(x).detach()
     if channels_last:
         x = x.to(memory_format=torch.channels_last)
-    assert torch.equal(sparse(x), expected)
+    y = sparse(x)  # trained
+    assert torch.equal(y, expected)
     with torch.inference_mode():
-        assert torch.equal(sparse(x), expected)
+        z = sparse(x)
+        assert torch.equal(z, expected)
+        assert y.is_contiguous() == z.is_contiguous() == dense(x).is_contiguous() == (not channels_last)
         made_inside = BsrConv2d.from_dense(dense, (2, 2))
         assert torch.equal(made_inside(x), expected)
         made_inside.values.zero_()
