@@ -4,7 +4,7 @@ from pysim.sparse.bsr import BsrMatrix
 from pysim.sparse.compression import Compressed, LayerChoice, compress
 from pysim.sparse.conv2d import BsrConv2d
 from pysim.sparse.convert import from_scipy_bsr, from_torch_bsr, to_scipy_bsr, to_torch_bsr
-from pysim.sparse.isa import CudaStatus, IsaStatus, available_isas, cuda_status, isa_report
+from pysim.sparse.isa import CudaDevice, CudaStatus, IsaStatus, available_isas, cuda_status, isa_report
 from pysim.sparse.linear import BsrLinear
 from pysim.sparse.network import CompiledNetwork, compile  # noqa: A004
 from pysim.sparse.plans import ConvPlan, SpmmPlan, spmm
@@ -16,6 +16,7 @@ __all__ = [
     "CompiledNetwork",
     "Compressed",
     "ConvPlan",
+    "CudaDevice",
     "CudaStatus",
     "IsaStatus",
     "LayerChoice",
