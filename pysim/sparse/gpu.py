@@ -307,7 +307,7 @@ def _aligned(tensor: Tensor, device: torch.device) -> Tensor:
 def _memory(tensor: Tensor) -> tuple[int, int]:
     """The address of the first element, and the bytes of the storage from there on."""
     storage = tensor.untyped_storage()
-    return tensor.data_ptr(), storage.nbytes() - tensor.storage_offset() * tensor.element_size()
+    return tensor.data_ptr(), int(storage.nbytes()) - int(tensor.storage_offset()) * tensor.element_size()
 
 
 def _require(tensor: Tensor, device: torch.device, dtype: torch.dtype, where: str) -> None:
