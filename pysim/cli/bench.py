@@ -7,7 +7,7 @@ import re
 
 import click
 
-from pysim.cli.options import DEBUG, JSON, Blocks
+from pysim.cli.options import DEBUG, DEVICE, JSON, Blocks
 from pysim.cli.progress import ProgressLine
 
 
@@ -60,6 +60,7 @@ def bench() -> None:
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="For every library.")
 @click.option("--peers", is_flag=True, help="Also torch's CSR and BSR products (MKL) and SciPy's.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
+@DEVICE
 @JSON
 @DEBUG
 def kernels(
@@ -70,12 +71,13 @@ def kernels(
     threads: int,
     peers: bool,
     seed: int,
+    device: str,
     as_json: bool,
     debug: bool,
 ) -> None:
     """Time block-sparse products against torch's dense one, and against other libraries."""
     from pysim import runner
-    from pysim.report import render_bench
+    from pysim.report import render_bench, render_gpu_bench
 
     config = runner.KernelBenchConfig(
         blocks=blocks,
@@ -87,6 +89,15 @@ def kernels(
         peers=peers,
         seed=seed,
     )
+    if device == "cuda":
+        with ProgressLine() as progress:
+            measured = runner.bench_gpu(config, runner.gpu_device(), progress)
+        click.echo(
+            json.dumps(measured.to_json(), indent=2, allow_nan=False)
+            if as_json
+            else render_gpu_bench(measured)
+        )
+        return
     with ProgressLine() as progress:
         result = runner.bench_kernels(config, progress)
     if as_json:

@@ -2,6 +2,8 @@
 
 from pysim.pruning import PruneConfig
 from pysim.runner.bench import KernelBenchConfig, bench_kernels
+from pysim.runner.gpu_bench import bench_gpu
+from pysim.runner.gpu_timing import gpu_device
 from pysim.runner.inputs import choose_data
 from pysim.runner.methods import METHODS, Init
 from pysim.runner.prune import PruneRunConfig, prune
@@ -18,11 +20,13 @@ __all__ = [
     "PruneRunConfig",
     "RunConfig",
     "SystemFacts",
+    "bench_gpu",
     "bench_kernels",
     "choose_data",
     "default_threads",
     "describe_system",
     "find_study",
+    "gpu_device",
     "load_study",
     "prune",
     "run",

@@ -100,6 +100,7 @@ struct Arguments {
   float* partials;      ///< (partials, height, n).
   XSource x;
   Output y;
+  std::int64_t x_bytes;   ///< From x.data on, what may be read of X; the emulation holds the kernels to it.
   std::int64_t panels;    ///< ceil(n / panel columns).
   std::int64_t elements;  ///< Of the second pass: splits * height * n.
   std::int32_t unit_count;

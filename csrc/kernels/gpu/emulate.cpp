@@ -118,7 +118,7 @@ struct HostMachine {
   }
 };
 
-/// A CTA. Every access to shared memory is checked against its size.
+/// A CTA. Every store to shared memory is checked against its size, every copy from X against X's.
 class HostCta {
  public:
   using Machine = HostMachine;
@@ -130,9 +130,12 @@ class HostCta {
     std::vector<T> of;
   };
 
-  HostCta(int threads, std::int64_t shared_bytes)
+  HostCta(const Arguments& arguments, int threads, std::int64_t shared_bytes)
       // Poison: what is read without having been written shows as a NaN in every type.
-      : threads_(threads), shared_(static_cast<std::size_t>(shared_bytes) / 16, Line{{~0ULL, ~0ULL}}) {}
+      : threads_(threads),
+        x_(static_cast<const char*>(arguments.x.data)),
+        x_bytes_(arguments.x_bytes),
+        shared_(static_cast<std::size_t>(shared_bytes) / 16, Line{{~0ULL, ~0ULL}}) {}
 
   int size() const { return threads_; }
   char* shared() { return reinterpret_cast<char*>(shared_.data()); }
@@ -159,12 +162,14 @@ class HostCta {
     check(to, 16);
     if (readable > 0 && reinterpret_cast<std::uintptr_t>(from) % 16 != 0)
       throw std::logic_error("GPU emulation: expected cp.async from 16-byte boundaries, got another");
+    check_x(from, readable);
     pending_.push_back({to, from, readable, committed_});
   }
   template <int kBytes>
   void scatter16(char* to, int pitch, const char* from) {
     if (reinterpret_cast<std::uintptr_t>(from) % 16 != 0)
       throw std::logic_error("GPU emulation: expected an aligned vector, got another");
+    check_x(from, 16);
     for (int j = 0; j < 16 / kBytes; ++j) {
       check(to + j * pitch, kBytes);
       std::memcpy(to + j * pitch, from + j * kBytes, kBytes);
@@ -176,6 +181,7 @@ class HostCta {
     if (offset < 0) {
       std::memset(to, 0, kBytes);
     } else {
+      check_x(data + offset * kBytes, kBytes);
       std::memcpy(to, data + offset * kBytes, kBytes);
     }
   }
@@ -206,7 +212,14 @@ class HostCta {
       throw std::logic_error("GPU emulation: expected an aligned store to shared memory, got another");
   }
 
+  void check_x(const char* from, int bytes) const {
+    if (bytes > 0 && (from < x_ || from + bytes > x_ + x_bytes_))
+      throw std::logic_error("GPU emulation: expected a copy from inside X, got another");
+  }
+
   int threads_;
+  const char* x_;
+  std::int64_t x_bytes_;
   std::vector<Line> shared_;
   std::vector<Copy> pending_;
   std::int64_t committed_ = 0;
@@ -225,7 +238,7 @@ void emulate(const Launches& launches) {
     const bool found = with_kind(a.math, a.height, [&](auto kind) {
       using Of = decltype(kind);
       for (std::int64_t cta = 0; cta < launch.ctas; ++cta) {
-        HostCta host(launch.threads, launch.shared_bytes);
+        HostCta host(a, launch.threads, launch.shared_bytes);
         if (launch.kernel == Launch::Kernel::panel) {
           panel_body<Of::math, Of::height>(host, a, cta, host.shared());
         } else {

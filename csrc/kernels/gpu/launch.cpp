@@ -131,6 +131,7 @@ Launches plan_launches(const Plan& plan, const Operands& operands) {
   a.y = {reinterpret_cast<void*>(operands.y.address), operands.y_m_stride, operands.y_n_stride};
   a.panels = ceil_div(x.n, panel_columns(plan.math()));
   a.relu = operands.relu;
+  a.x_bytes = x_bytes;
   a.loading = choose_loading(x, operands.x.address, bytes);
   if (decode) {
     launches.launch[0] = {Launch::Kernel::decode, ceil_div(plan.unit_count(), kDecodeWarps),
