@@ -314,3 +314,51 @@ def test_addresses_and_sizes_are_checked_in_the_core(change, message):
     change(arguments)
     with pytest.raises(ValueError, match=message):
         plan._plan.run(**arguments)
+
+
+@pytest.mark.parametrize("math", MATHS)
+@pytest.mark.parametrize("shared", [12, 16, 24, 48, 227])
+def test_groups_fetch_panels_of_their_own(math, shared):
+    """A band of kept blocks: every group of slabs needs other rows of X, in one, two or more chunks."""
+    rows, cols, block = 72, 24, 16
+    centre = np.arange(rows)[:, None] * cols / rows
+    mask = np.abs(centre - np.arange(cols)) < 2
+    matrix = block_matrix(mask, block, block)
+    dtype = DTYPES[math]
+    plan = plan_of([matrix], math, device(shared, processors=64))
+    x = whole_numbers(np.random.default_rng(0), (40, cols * block), dtype)
+    y = plan.multiply(plan.pack(values_of([matrix], dtype)), x)
+    expected = x.double() @ torch.from_numpy(matrix.to_dense()).double().t()
+    torch.testing.assert_close(y, expected.to(dtype), rtol=0, atol=0)
+    assert plan.facts["groups"] > 1
+
+
+@pytest.mark.parametrize("processors", [1, 1000])
+def test_slabs_that_share_a_panel_take_turns_on_it_if_ctas_are_plenty(processors):
+    matrix = block_matrix(np.ones((64, 2), bool), 16, 16)
+    plan = plan_of([matrix], "f16", device(227, processors), columns=64)
+    assert plan.facts["stages"] == 1
+    assert plan.facts["groups"] == (1 if processors == 1 else 2)
+    x = whole_numbers(np.random.default_rng(0), (64, 32), torch.float16)
+    y = plan.multiply(plan.pack(values_of([matrix], torch.float16)), x)
+    expected = x.double() @ torch.from_numpy(matrix.to_dense()).double().t()
+    torch.testing.assert_close(y, expected.half(), rtol=0, atol=0)
+
+
+def nearest_tf32(values):
+    """To 10 bits of fraction, ties away from zero."""
+    bits = values.view(np.uint32)
+    return ((bits + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32)
+
+
+@pytest.mark.parametrize("bh", [8, 16])
+@pytest.mark.parametrize("n", [7, 40])
+def test_tf32_rounds_both_factors_to_nearest(bh, n):
+    """One product for each sum: 11 bits times 11 bits are exact in float32."""
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal((bh, 1), dtype=np.float32)
+    x = rng.standard_normal((n, 1), dtype=np.float32)
+    matrix = BsrMatrix.from_dense(w, BlockGrid(m=bh, k=1, bh=bh, bw=1))
+    plan = plan_of([matrix], "tf32", device(99))
+    y = plan.multiply(plan.pack(torch.from_numpy(matrix.values.copy())), torch.from_numpy(x))
+    np.testing.assert_array_equal(y.numpy(), nearest_tf32(x) * nearest_tf32(w).T)
