@@ -26,13 +26,13 @@ RESNET50 = (
 
 
 def resnet_layers(
-    device: torch.device, deadline: float, batch: int = 32
+    device: torch.device, deadline: float, batch: int = 32, image_size: int = 32
 ) -> Iterator[tuple[str, KernelTiming]]:
     """Stops at the deadline of time.monotonic."""
     torch.manual_seed(0)
-    shape = InputShape(channels=3, height=32, width=32, num_classes=10)
+    shape = InputShape(channels=3, height=image_size, width=image_size, num_classes=10)
     models: list[tuple[str, nn.Module, tuple[int, ...]]] = [
-        ("resnet20", build_model("resnet20", shape), (batch, 3, 32, 32))
+        ("resnet20", build_model("resnet20", shape), (batch, 3, image_size, image_size))
     ]
     models += [
         (

@@ -69,7 +69,7 @@ def test_the_bench_fills_its_json(monkeypatch):
     monkeypatch.setattr(commands, "BENCHES", (("small", small, ("f16",)), ("late", small, ("f32",))))
     monkeypatch.setattr(networks, "RESNET50", ((8, 8, 3, 4),))
     monkeypatch.setattr(networks, "build_model", lambda *_: torch.nn.Sequential(torch.nn.Conv2d(3, 8, 1)))
-    monkeypatch.setattr(commands, "resnet_layers", partial(networks.resnet_layers, batch=1))
+    monkeypatch.setattr(commands, "resnet_layers", partial(networks.resnet_layers, batch=1, image_size=4))
     found = {}
     assert commands.run_benches(found, torch.device("cpu"), time.monotonic() + 1000)
     assert [table["name"] for table in found["benches"]] == ["small", "late"]
