@@ -84,13 +84,9 @@ def test_a_networks_layers_are_timed_and_agree_with_torch(monkeypatch):
 
 
 @WITHOUT_GPU
-@pytest.mark.parametrize(
-    "command",
-    [["bench", "kernels", "--device", "cuda"], ["run", "lenet5", "--block", "4", "--device", "cuda"]],
-)
-def test_without_a_gpu_the_command_says_so_at_once(command):
+def test_without_a_gpu_the_command_says_so_at_once():
     done = subprocess.run(
-        [sys.executable, "-c", "from pysim.cli import main; main()", *command],
+        [sys.executable, "-c", "from pysim.cli import main; main()", "bench", "kernels", "--device", "cuda"],
         capture_output=True,
         text=True,
         timeout=120,
@@ -99,6 +95,15 @@ def test_without_a_gpu_the_command_says_so_at_once(command):
     assert done.stderr.startswith("error: CUDA: expected a")
     assert "hint: " in done.stderr
     assert done.stdout == ""
+
+
+@WITHOUT_GPU
+def test_without_a_gpu_a_run_ends_before_it_trains():
+    config = runner.RunConfig(
+        model="no such model", blocks=((4, 4),), accelerator=Accelerator(rows=4, cols=4), device="cuda"
+    )
+    with pytest.raises(ConfigError, match="CUDA: expected a"):
+        runner.run(config)
 
 
 def test_devices_other_than_cpu_and_cuda_are_refused():

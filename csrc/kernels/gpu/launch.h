@@ -22,7 +22,7 @@ struct Operands {
   Memory y;
   Memory bias;       ///< Float32; address 0 for none.
   Memory workspace;  ///< workspace_bytes, or address 0 if that is 0.
-  XSource source;    ///< Without its address.
+  XSource source{};  ///< Without its address.
   std::int64_t y_m_stride = 0;
   std::int64_t y_n_stride = 0;
   bool relu = false;
