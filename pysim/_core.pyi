@@ -155,7 +155,8 @@ def simulate_cycle(
 
 # csrc/kernels: block-sparse products on this machine.
 
-BsrParts: TypeAlias = tuple[_Grid, npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float32]]
+_ScalarT = TypeVar("_ScalarT", np.float32, np.int8)
+BsrParts: TypeAlias = tuple[_Grid, npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[_ScalarT]]
 
 class SpmmPlan:
     def __init__(
@@ -169,6 +170,7 @@ class SpmmPlan:
         relu: bool = False,
         trainable: bool = False,
         transposed: bool = False,
+        bfloat16: bool = False,
         isa: str,
         threads: int,
     ) -> None: ...
@@ -183,7 +185,7 @@ class ConvInputGradient:
 class ConvWeights:
     def __init__(
         self,
-        groups: list[BsrParts],
+        groups: list[BsrParts[np.float32]],
         *,
         kernel: tuple[int, int],
         stride: tuple[int, int],
@@ -248,3 +250,48 @@ def check_bsr(
 def isa_report() -> list[tuple[str, bool, str]]: ...
 def resolve_isa(requested: str) -> str: ...
 def cuda_status() -> tuple[bool, list[str], str]: ...
+
+# Signed input, its zero point, bias of the sums, scale, bias, output, its zero point, ReLU.
+Int8Options: TypeAlias = tuple[bool, int, list[int], list[float], list[float], str, int, bool]
+
+class Int8SpmmPlan:
+    def __init__(
+        self,
+        grid: _Grid,
+        row_ptr: npt.NDArray[np.int64],
+        col_idx: npt.NDArray[np.int32],
+        values: npt.NDArray[np.int8],
+        *,
+        options: Int8Options,
+        isa: str,
+        threads: int,
+    ) -> None: ...
+    @property
+    def isa(self) -> str: ...
+    def run(self, x: npt.NDArray[np.generic], y: npt.NDArray[np.generic]) -> None: ...
+
+class Int8ConvPlan:
+    def __init__(
+        self,
+        groups: list[BsrParts[np.int8]],
+        *,
+        size: tuple[int, int],
+        kernel: tuple[int, int],
+        stride: tuple[int, int],
+        padding: tuple[int, int],
+        dilation: tuple[int, int],
+        options: Int8Options,
+        isa: str,
+        threads: int,
+    ) -> None: ...
+    def run(self, x: npt.NDArray[np.generic], y: npt.NDArray[np.generic]) -> None: ...
+    def out_shape(self, batch: int) -> list[int]: ...
+
+def check_int8_bsr(
+    grid: _Grid,
+    row_ptr: npt.NDArray[np.int64],
+    col_idx: npt.NDArray[np.int32],
+    values: npt.NDArray[np.int8],
+) -> None: ...
+def int8_isa_report() -> list[tuple[str, bool, str]]: ...
+def resolve_int8_isa(requested: str, *, missing: list[str] = ...) -> str: ...

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class PysimError(Exception):
     """Something the caller can put right.
@@ -18,6 +20,21 @@ class PysimError(Exception):
 
 class ConfigError(PysimError):
     """A setting is out of its range, or two settings exclude each other."""
+
+
+class CombinedConfigError(ConfigError):
+    """Several settings are wrong.
+
+    Args:
+        errors: Each of them, at least two.
+    """
+
+    def __init__(self, errors: Sequence[ConfigError]) -> None:
+        lines = [f"  {error}. {error.hint}" if error.hint else f"  {error}" for error in errors]
+        super().__init__(
+            "\n".join((f"expected settings that go together, got {len(errors)} mistakes", *lines))
+        )
+        self.errors = tuple(errors)
 
 
 class DataError(PysimError):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from pysim.errors import ConfigError, ShapeError
 
+Order = Literal["kh,kw,cin", "oihw"]
+ORDERS: tuple[Order, ...] = ("kh,kw,cin", "oihw")
 BoolArray = npt.NDArray[np.bool_]
 Int64Array = npt.NDArray[np.int64]
 
@@ -21,12 +24,17 @@ class BlockGrid:
     kernel positions: the last block of each position may be narrower than ``bw``, the last block row
     shorter than ``bh``. csrc/base/block_grid.h states the same in C++.
 
+    With order ``oihw`` k is ordered (channel, kernel position), as PyTorch stores a weight, and cut every
+    ``bw`` elements wherever that falls. Such masks can be trained under, but neither simulated nor
+    multiplied: see ``check_order``.
+
     Args:
         m: Output features, at least 1.
         k: Reduction length, a multiple of ``positions``.
         positions: Kernel positions kh * kw; 1 for a linear layer.
         bh: Block height, at least 1.
         bw: Block width, at least 1.
+        order: Of the reduction.
 
     Raises:
         ConfigError: A field is out of range.
@@ -37,6 +45,7 @@ class BlockGrid:
     positions: int = 1
     bh: int
     bw: int
+    order: Order = "kh,kw,cin"
 
     def __post_init__(self) -> None:
         for field in ("m", "k", "positions", "bh", "bw"):
@@ -46,6 +55,17 @@ class BlockGrid:
             raise ConfigError(
                 f"block grid: expected k to be a multiple of {self.positions} kernel positions, got {self.k}"
             )
+        if self.order not in ORDERS:
+            raise ConfigError(f"block grid: expected order {' or '.join(ORDERS)}, got {self.order!r}")
+
+    def check_order(self, where: str) -> None:
+        """Raises ConfigError unless every block lies at one kernel position, as arrays and kernels need."""
+        if self.order != "kh,kw,cin":
+            raise ConfigError(
+                f"{where}: expected blocks at one kernel position, got layout {self.order}, whose blocks "
+                "straddle several",
+                hint="Prune with layout kh,kw,cin or kernel what is to be simulated, timed or exported.",
+            )
 
     @property
     def channels(self) -> int:
@@ -54,6 +74,8 @@ class BlockGrid:
     @property
     def shape(self) -> tuple[int, int]:
         """Block rows and block columns."""
+        if self.order == "oihw":
+            return -(-self.m // self.bh), -(-self.k // self.bw)
         return -(-self.m // self.bh), self.positions * -(-self.channels // self.bw)
 
     @property
@@ -64,6 +86,8 @@ class BlockGrid:
     @property
     def col_edges(self) -> Int64Array:
         """(block columns + 1,): block column j covers elements col_edges[j] to col_edges[j + 1] - 1 of k."""
+        if self.order == "oihw":
+            return np.append(np.arange(0, self.k, self.bw, dtype=np.int64), self.k)
         within = np.arange(0, self.channels, self.bw, dtype=np.int64)
         starts = np.arange(self.positions, dtype=np.int64)[:, None] * self.channels + within
         return np.append(starts.ravel(), self.k)

@@ -15,9 +15,9 @@ struct CpuidRegisters {
   unsigned a = 0, b = 0, c = 0, d = 0;
 };
 
-CpuidRegisters cpuid(unsigned leaf) {
+CpuidRegisters cpuid(unsigned leaf, unsigned part = 0) {
   CpuidRegisters r;
-  if (__get_cpuid_count(leaf, 0, &r.a, &r.b, &r.c, &r.d) == 0) return {};
+  if (__get_cpuid_count(leaf, part, &r.a, &r.b, &r.c, &r.d) == 0) return {};
   return r;
 }
 
@@ -41,10 +41,58 @@ std::string why_no_avx512() {
   if ((saved_state() & 0xe6u) != 0xe6u) return "the operating system does not save ZMM registers";
   return "";
 }
+
+std::string why_no_avx_vnni() {
+  constexpr unsigned avx_vnni = 1u << 4;
+  if (std::string reason = why_no_avx2(); !reason.empty()) return reason;
+  if (cpuid(7).a < 1 || (cpuid(7, 1).a & avx_vnni) == 0) return "the CPU lacks AVX-VNNI";
+  return "";
+}
+
+std::string why_no_avx512_vnni() {
+  if (std::string reason = why_no_avx512(); !reason.empty()) return reason;
+  if ((cpuid(7).b & bit_AVX512BW) == 0) return "the CPU lacks AVX-512BW";
+  if ((cpuid(7).b & bit_AVX512VL) == 0) return "the CPU lacks AVX-512VL";
+  if ((cpuid(7).c & bit_AVX512VNNI) == 0) return "the CPU lacks AVX-512 VNNI";
+  return "";
+}
 #else
 std::string why_no_avx2() { return "not an x86-64 CPU"; }
-std::string why_no_avx512() { return "not an x86-64 CPU"; }
+std::string why_no_avx512() { return why_no_avx2(); }
+std::string why_no_avx_vnni() { return why_no_avx2(); }
+std::string why_no_avx512_vnni() { return why_no_avx2(); }
 #endif
+
+/// `requested` if not empty, else what PYSIM_ISA says; `from` becomes the name of that in messages.
+std::string_view or_environment(std::string_view requested, std::string& from) {
+  from = "isa";
+  if (!requested.empty()) return requested;
+  const char* const forced = std::getenv("PYSIM_ISA");
+  if (forced == nullptr) return requested;
+  from = "PYSIM_ISA";
+  return forced;
+}
+
+/// The entry of `report` that is asked for, or the fastest available if `requested` is empty.
+template <class Status>
+auto choose(const std::vector<Status>& report, std::string_view requested, const std::string& from) {
+  std::string usable;
+  auto fastest = report.front().isa;
+  for (const Status& status : report) {
+    if (status.available) {
+      fastest = status.isa;
+      usable += (usable.empty() ? "" : ", ") + status.name;
+    }
+  }
+  if (requested.empty()) return fastest;
+  for (const Status& status : report) {
+    if (status.name != requested) continue;
+    if (status.available) return status.isa;
+    throw std::invalid_argument(from + ": expected one of " + usable + ", got " + status.name + ": " +
+                                status.reason);
+  }
+  throw std::invalid_argument(from + ": expected one of " + usable + ", got " + std::string(requested));
+}
 
 }  // namespace
 
@@ -76,30 +124,46 @@ std::vector<IsaStatus> isa_report() {
 }
 
 Isa resolve_isa(std::string_view requested) {
-  std::string from = "isa";
-  if (requested.empty()) {
-    if (const char* forced = std::getenv("PYSIM_ISA"); forced != nullptr && *forced != '\0') {
-      requested = forced;
-      from = "PYSIM_ISA";
-    }
+  std::string from;
+  requested = or_environment(requested, from);
+  return choose(isa_report(), requested, from);
+}
+
+const char* isa_name(Int8Isa isa) {
+  switch (isa) {
+    case Int8Isa::scalar:
+      return "scalar";
+    case Int8Isa::avx2:
+      return "avx2";
+    case Int8Isa::avx_vnni:
+      return "avx_vnni";
+    case Int8Isa::avx512_vnni:
+      return "avx512_vnni";
   }
-  const std::vector<IsaStatus> report = isa_report();
-  std::string usable;
-  Isa fastest = Isa::scalar;
-  for (const IsaStatus& status : report) {
-    if (status.available) {
-      fastest = status.isa;
-      usable += (usable.empty() ? "" : ", ") + status.name;
-    }
+  throw std::logic_error("isa_name: not an instruction set");
+}
+
+std::vector<Int8IsaStatus> int8_isa_report() {
+  static const std::string reasons[] = {"", why_no_avx2(), why_no_avx_vnni(), why_no_avx512_vnni()};
+  std::vector<Int8IsaStatus> report;
+  for (const Int8Isa isa : {Int8Isa::scalar, Int8Isa::avx2, Int8Isa::avx_vnni, Int8Isa::avx512_vnni}) {
+    const std::string& reason = reasons[static_cast<std::size_t>(isa)];
+    report.push_back({isa, isa_name(isa), reason.empty(), reason});
   }
-  if (requested.empty()) return fastest;
-  for (const IsaStatus& status : report) {
-    if (status.name != requested) continue;
-    if (status.available) return status.isa;
-    throw std::invalid_argument(from + ": expected one of " + usable + ", got " + status.name + ": " +
-                                status.reason);
+  return report;
+}
+
+Int8Isa resolve_int8_isa(std::string_view requested, const std::vector<Int8IsaStatus>& report) {
+  std::string from;
+  requested = or_environment(requested, from);
+  if (requested == isa_name(Isa::avx512)) {
+    bool vnni = false;
+    for (const Int8IsaStatus& status : report)
+      vnni = vnni || (status.isa == Int8Isa::avx512_vnni && status.available);
+    if (!vnni) choose(isa_report(), requested, from);
+    requested = isa_name(vnni ? Int8Isa::avx512_vnni : Int8Isa::avx2);
   }
-  throw std::invalid_argument(from + ": expected one of " + usable + ", got " + std::string(requested));
+  return choose(report, requested, from);
 }
 
 }  // namespace pysim

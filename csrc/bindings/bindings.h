@@ -1,4 +1,4 @@
-// One function per folder of csrc/; each fills its part of the module _core.
+// Each function fills its part of the module _core.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -6,6 +6,7 @@
 namespace pysim {
 
 void bind_kernels(pybind11::module_& m);
+void bind_int8(pybind11::module_& m);
 void bind_sim(pybind11::module_& m);
 
 }  // namespace pysim

@@ -444,20 +444,21 @@ void bind_kernels(py::module_& m) {
   py::class_<BoundSpmm>(m, "SpmmPlan", "See pysim.sparse.SpmmPlan.")
       .def(py::init([](const GridTuple& grid, const I64& row_ptr, const I32& col_idx, const F32& values,
                        const std::optional<std::vector<float>>& bias, bool relu, bool trainable,
-                       bool transposed, const std::string& isa, int threads) {
+                       bool transposed, bool bfloat16, const std::string& isa, int threads) {
              const SpmmPlan::Form form = transposed  ? SpmmPlan::Form::transposed
                                          : trainable ? SpmmPlan::Form::trainable
                                                      : SpmmPlan::Form::plain;
              const BsrView view = view_bsr(grid, row_ptr, col_idx, values);
              return BoundSpmm{
-                 SpmmPlan(view, form, bias.value_or(std::vector<float>{}), relu, table_of(isa), threads),
+                 SpmmPlan(view, form, bias.value_or(std::vector<float>{}), relu, table_of(isa), threads,
+                          bfloat16 ? SpmmPlan::Weights::bfloat16 : SpmmPlan::Weights::float32),
                  {values.shape(0), values.shape(1), values.shape(2)},
                  resolved_name(isa)};
            }),
            py::arg("grid"), py::arg("row_ptr").noconvert(), py::arg("col_idx").noconvert(),
            py::arg("values").noconvert(), py::kw_only(), py::arg("bias") = py::none(),
            py::arg("relu") = false, py::arg("trainable") = false, py::arg("transposed") = false,
-           py::arg("isa"), py::arg("threads"))
+           py::arg("bfloat16") = false, py::arg("isa"), py::arg("threads"))
       .def("weight_gradient", &BoundSpmm::weight_gradient, py::arg("dy"), py::arg("x"),
            py::arg("values").noconvert())
       .def("run", &BoundSpmm::run, py::arg("x"), py::arg("out") = py::none(),

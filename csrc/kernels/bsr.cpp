@@ -5,6 +5,7 @@
 #include <string>
 
 #include "base/check.h"
+#include "kernels/bfloat16.h"
 
 namespace pysim {
 
@@ -66,6 +67,7 @@ void PackedMatrix::add_element(std::int64_t reduction, std::int64_t place, std::
 }
 
 void PackedMatrix::finish(const float* values, bool keep_places) {
+  weight_count_ = static_cast<std::int64_t>(places_.size());
   weights_.reserve(places_.size());
   for (const std::int64_t place : places_) weights_.push_back(values[place]);
   for (SlabPlace& slab : slabs_)
@@ -151,7 +153,16 @@ PackedMatrix PackedMatrix::transposed(const BsrView& matrix, const std::vector<s
 
 Slab PackedMatrix::slab(std::int64_t slab, const std::int32_t* offsets) const {
   const SlabPlace& place = slabs_[index(slab)];
-  return {weights_.data() + place.weight_begin, offsets + place.element_begin, place.elements, place.rows};
+  return {weights_.empty() ? nullptr : weights_.data() + place.weight_begin, offsets + place.element_begin,
+          place.elements, place.rows};
+}
+
+std::vector<std::uint16_t> PackedMatrix::release_as_bfloat16() {
+  std::vector<std::uint16_t> rounded;
+  rounded.reserve(weights_.size());
+  for (const float weight : weights_) rounded.push_back(to_bfloat16(weight));
+  weights_ = {};
+  return rounded;
 }
 
 std::vector<std::int64_t> split_by_cost(const PackedMatrix& matrix, int parts) {

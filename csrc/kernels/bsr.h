@@ -42,8 +42,7 @@ class PackedMatrix {
   std::int64_t first_row(std::int64_t slab) const { return slabs_[index(slab)].first_row; }
   /// Weights of the slabs before `slab`.
   std::int64_t weights_before(std::int64_t slab) const {
-    return slab == slab_count() ? static_cast<std::int64_t>(weights_.size())
-                                : slabs_[index(slab)].weight_begin;
+    return slab == slab_count() ? weight_count_ : slabs_[index(slab)].weight_begin;
   }
   /// The same, and one more for each slab so that empty ones have a cost too.
   std::int64_t cost_before(std::int64_t slab) const { return weights_before(slab) + slab; }
@@ -52,6 +51,10 @@ class PackedMatrix {
   const std::vector<std::int32_t>& indices() const { return indices_; }
   /// Where every packed weight came from: its index in the view's values. Empty unless kept.
   const std::vector<std::int64_t>& places() const { return places_; }
+
+  /// All weights in order, rounded to bfloat16. This matrix then has none: `weights` of its slabs mean
+  /// nothing.
+  std::vector<std::uint16_t> release_as_bfloat16();
 
   /// The slab, with `offsets` (one for each of indices()) in place of its elements' indices.
   Slab slab(std::int64_t slab, const std::int32_t* offsets) const;
@@ -74,6 +77,7 @@ class PackedMatrix {
 
   std::vector<SlabPlace> slabs_;
   AlignedFloats weights_;
+  std::int64_t weight_count_ = 0;
   std::vector<std::int32_t> indices_;
   std::vector<std::int64_t> places_;
 };

@@ -20,7 +20,7 @@ constexpr std::int64_t kGradientColumns = 1024;
 }  // namespace
 
 SpmmPlan::SpmmPlan(const BsrView& matrix, Form form, std::vector<float> bias, bool relu,
-                   const KernelTable& kernels, int threads)
+                   const KernelTable& kernels, int threads, Weights weights)
     : matrix_(form == Form::transposed ? PackedMatrix::transposed(matrix)
                                        : PackedMatrix(matrix, form == Form::trainable)),
       bias_(std::move(bias)),
@@ -32,6 +32,7 @@ SpmmPlan::SpmmPlan(const BsrView& matrix, Form form, std::vector<float> bias, bo
   require(bias_.empty() || static_cast<std::int64_t>(bias_.size()) == m_, "spmm",
           "a bias of " + std::to_string(m_), std::to_string(bias_.size()));
   check_threads(threads, "spmm");
+  if (weights == Weights::bfloat16) bfloat16_ = Bfloat16Weights(matrix_);
 }
 
 bool SpmmPlan::is_long(std::int64_t n) const {
@@ -41,6 +42,7 @@ bool SpmmPlan::is_long(std::int64_t n) const {
 void SpmmPlan::run(const float* x, std::int64_t x_pitch, std::int64_t n, const float* residual,
                    std::int64_t residual_pitch, float* y, std::int64_t y_pitch) const {
   if (n == 0) return;
+  if (!bfloat16_.empty()) return run_bfloat16(x, x_pitch, n, residual, residual_pitch, y, y_pitch);
   const std::int64_t slabs = matrix_.slab_count();
   const std::int64_t panel = kernels_.tile_columns;
   const std::int64_t panels = ceil_div(n, panel);

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "kernels/bfloat16.h"
 #include "kernels/bsr.h"
 
 namespace pysim {
@@ -18,10 +19,13 @@ class SpmmPlan {
     transposed,  ///< W^T: m and k change places.
   };
 
+  /// How weights are kept. Results of bfloat16 are those of the float32 weights that they are rounded to.
+  enum class Weights { float32, bfloat16 };
+
   /// `bias` is (m) or empty. Throws std::invalid_argument if the matrix is broken, the bias has another
   /// length or threads is not 1..kMaxThreads.
   SpmmPlan(const BsrView& matrix, Form form, std::vector<float> bias, bool relu, const KernelTable& kernels,
-           int threads);
+           int threads, Weights weights = Weights::float32);
 
   std::int64_t m() const { return m_; }
   std::int64_t k() const { return k_; }
@@ -41,7 +45,11 @@ class SpmmPlan {
                        std::int64_t n, float* values, std::int64_t count) const;
 
  private:
+  void run_bfloat16(const float* x, std::int64_t x_pitch, std::int64_t n, const float* residual,
+                    std::int64_t residual_pitch, float* y, std::int64_t y_pitch) const;
+
   PackedMatrix matrix_;
+  Bfloat16Weights bfloat16_;  ///< The weights, if they are not in matrix_.
   std::vector<float> bias_;
   bool relu_;
   const KernelTable& kernels_;

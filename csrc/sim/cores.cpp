@@ -22,11 +22,10 @@ struct StripCost {
 std::vector<StripCost> cost_strips(const ArrayConfig& array, const Layer& layer) {
   Folder folder(array, layer);
   std::vector<StripCost> costs;
-  Strip strip;
   for (std::int64_t i = 0; i < folder.strips(); ++i) {
-    folder.fill_strip(i, strip);
-    const std::int64_t folds = folder.folds_of(strip);
-    const std::int64_t depth = folder.depth_of(strip);
+    const StripSize size = folder.measure_strip(i);
+    const std::int64_t folds = folder.folds_of(size.lanes);
+    const std::int64_t depth = folder.depth_of(size.lanes);
     const std::int64_t each = array.pipelining == Pipelining::serial ? 2 * array.rows + array.cols + depth - 2
                                                                      : std::max(depth, array.rows);
     costs.push_back({folds, depth, folds * each});

@@ -53,7 +53,7 @@ struct CoreCycles {
   std::int64_t stalls[3] = {0, 0, 0};  ///< By StallCause.
 };
 
-/// Counts of one layer on one array. Every field but `cores` is the same from both engines.
+/// Counts of one layer on one array. Every field is the same from both engines.
 struct Counts {
   std::int64_t cycles = 0;  ///< Clock edges until the last result has left; with memory, has been written.
   std::int64_t folds = 0;   ///< Loads of the array.
@@ -62,7 +62,7 @@ struct Counts {
   std::int64_t kept_macs = 0;     ///< MACs that the kept weights need: kept weights * n, at most macs.
   std::int64_t padded_macs = 0;   ///< MAC slots of folds without a real operand pair: rows * cols * T - macs.
   std::optional<MemoryCounts> memory{};  ///< With memory alone.
-  std::vector<CoreCycles> cores{};       ///< Those in use; from the event engine alone.
+  std::vector<CoreCycles> cores{};       ///< Those in use.
 };
 
 }  // namespace pysim

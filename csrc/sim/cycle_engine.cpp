@@ -7,8 +7,8 @@
 #include "base/check.h"
 #include "base/checked_math.h"
 #include "base/interrupt.h"
+#include "sim/core_operands.h"
 #include "sim/cores.h"
-#include "sim/demand.h"
 #include "sim/event_engine.h"
 #include "sim/memory.h"
 #include "sim/memory_stepper.h"
@@ -82,17 +82,20 @@ template <class Array>
 Counts step_arrays(std::vector<Array>& arrays, std::int64_t limit, Heartbeat& heart) {
   Counts counts;
   for (Array& pes : arrays) {
-    for (std::int64_t cycle = 0; !pes.done(); ++cycle) {
+    std::int64_t cycle = 0;
+    for (; !pes.done(); ++cycle) {
       if (cycle > limit) throw std::logic_error("cycle engine: results are missing after the last fold");
       heart.beat();
       pes.step(cycle, counts);
     }
+    counts.cores.push_back({cycle});
   }
   return counts;
 }
 
 /// Steps each array in the cycles in which its gates are open; every other cycle before it has ended is a
-/// stall. What is reported is the core that ends last; while outputs are still written it stalls for them.
+/// stall. The layer's cycles are those of the core that ends last; while outputs are still written it stalls
+/// for them.
 template <class Array>
 Counts step_with_memory(std::vector<Array>& arrays, std::int64_t limit, const Traffic& traffic,
                         Heartbeat& heart) {
@@ -126,11 +129,17 @@ Counts step_with_memory(std::vector<Array>& arrays, std::int64_t limit, const Tr
     channel.end(cycle, cores);
   }
   const auto last = static_cast<std::size_t>(std::max_element(ends.begin(), ends.end()) - ends.begin());
-  memory.compute_cycles = cores[last].stepped();
-  for (const StallCause cause : {StallCause::weight, StallCause::input, StallCause::output}) {
-    memory.stalls[static_cast<std::size_t>(cause)] = cores[last].stalls(cause);
+  for (const CoreStepper& core : cores) {
+    CoreCycles own{core.stepped()};
+    for (const StallCause cause : {StallCause::weight, StallCause::input, StallCause::output}) {
+      own.stalls[static_cast<std::size_t>(cause)] = core.stalls(cause);
+    }
+    counts.cores.push_back(own);
   }
-  memory.stalls[static_cast<std::size_t>(StallCause::output)] += cycle - ends[last];
+  CoreCycles& longest = counts.cores[last];
+  longest.stalls[static_cast<std::size_t>(StallCause::output)] += cycle - ends[last];
+  memory.compute_cycles = longest.compute_cycles;
+  std::copy(longest.stalls, longest.stalls + 3, memory.stalls);
   for (const Array& pes : arrays) memory.add(pes.accesses());
   counts.cycles = cycle;
   counts.memory = memory;
@@ -207,7 +216,7 @@ Counts simulate(const ArrayConfig& config, const Layer& layer, const Operand* w,
   if (memory != nullptr) {
     MemoryPlan plan = plan_memory(array, layer, cores, *memory);
     traffic.plan = std::move(plan.transfers);
-    if (plan.ranges_apart) fold_positions = range_positions(array, layer);
+    if (plan.ranges_apart) fold_positions = piece_operands(array, layer.n);
   }
   const std::vector<FoldList> lists =
       split_by_core(list_folds(array, layer, cores, fold_positions, max_folds), cores);

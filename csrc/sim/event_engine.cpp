@@ -5,21 +5,13 @@
 
 #include "base/checked_math.h"
 #include "base/interrupt.h"
+#include "sim/core_operands.h"
 #include "sim/cores.h"
-#include "sim/demand.h"
-#include "sim/dram.h"
 #include "sim/memory.h"
 #include "sim/schedule.h"
 
 namespace pysim {
 namespace {
-
-/// Real operand pairs of all folds of a strip.
-std::int64_t strip_macs(const Strip& strip, std::int64_t n) {
-  std::int64_t weights = 0;
-  for (const Feed& feed : strip.feeds) weights += feed.lanes * (feed.col_end - feed.col_begin);
-  return weights * n;
-}
 
 /// Counts `folds` folds of `depth`; the clocks are the caller's.
 void count_folds(const ArrayConfig& array, std::int64_t depth, std::int64_t folds, std::int64_t& slots,
@@ -31,22 +23,11 @@ void count_folds(const ArrayConfig& array, std::int64_t depth, std::int64_t fold
 
 void add_memory(const ArrayConfig& array, const Layer& layer, const MemoryConfig& memory,
                 const CoreMap& cores, Counts& counts) {
-  const MemoryPlan plan = plan_memory(array, layer, cores, memory);
-  MemoryTiming timing = time_plan(plan.transfers, memory);
-  counts.memory.emplace();
-  count_traffic(plan, *counts.memory);
-  if (memory.dram.present()) {
-    const ChannelUse use = list_channel_use(plan.transfers, memory);
-    counts.memory->dram_bursts = use.bursts;
-    counts.memory->row_misses = use.row_misses;
-    counts.memory->row_conflicts = use.row_conflicts;
-  }
-  counts.folds = 0;
-  for (const Demand& demand : plan.demands) counts.folds += demand.folds;
-  counts.memory->compute_cycles = timing.compute_cycles;
-  std::copy(timing.stalls, timing.stalls + 3, counts.memory->stalls);
-  counts.cycles = timing.cycles;
-  counts.cores = std::move(timing.cores);
+  MemoryRun run = run_memory(array, layer, cores, memory);
+  counts.folds = run.folds;
+  counts.memory = run.counts;
+  counts.cycles = run.timing.cycles;
+  counts.cores = std::move(run.timing.cores);
 }
 
 }  // namespace
@@ -75,15 +56,14 @@ Counts simulate_event(const ArrayConfig& array, const Layer& layer, const Memory
       counts.macs += tile.depth * tile.reduction.size() * layer.n;
     }
   } else {
-    Strip strip;
     for (std::int64_t i = 0; i < folder.strips(); ++i) {
       poll_interrupt();
-      folder.fill_strip(i, strip);
-      const std::int64_t folds = folder.folds_of(strip);
+      const StripSize strip = folder.measure_strip(i);
+      const std::int64_t folds = folder.folds_of(strip.lanes);
       if (folds == 0) continue;
-      clocks[static_cast<std::size_t>(cores.core_of(i))].add(folder.depth_of(strip), folds);
-      count_folds(array, folder.depth_of(strip), folds, slots, counts);
-      counts.macs += strip_macs(strip, layer.n);
+      clocks[static_cast<std::size_t>(cores.core_of(i))].add(folder.depth_of(strip.lanes), folds);
+      count_folds(array, folder.depth_of(strip.lanes), folds, slots, counts);
+      counts.macs += strip.weights * layer.n;
     }
   }
   for (const FoldClock& clock : clocks) {

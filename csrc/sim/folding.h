@@ -19,6 +19,12 @@ struct Layer {
   ConvShape conv{};          ///< Used by the memory alone: which elements of X are the same pixel.
 };
 
+/// Where block columns begin, and one past the last: (block columns + 1).
+std::vector<std::int64_t> block_col_edges(const BlockGrid& grid);
+
+/// Writes to `counts`, of one entry a block column, how many of `rows` rows of a mask keep it.
+void count_kept_blocks(const std::uint8_t* mask, std::int64_t rows, std::vector<std::int32_t>& counts);
+
 /// Indices begin to end - 1 of the reduction, or of the output features.
 struct Span {
   std::int64_t begin;
@@ -46,6 +52,12 @@ struct Strip {
   std::int64_t lanes() const;
 };
 
+/// How much of a strip there is.
+struct StripSize {
+  std::int64_t lanes = 0;    ///< Of its longest feed.
+  std::int64_t weights = 0;  ///< One for each lane of a feed and column that it feeds.
+};
+
 /// `is`: the reduction elements that share the array rows, and the features streamed past them.
 struct ReductionTile {
   Span reduction{0, 0};
@@ -66,11 +78,15 @@ class Folder {
   void fill_strip(std::int64_t index, Strip& strip);
   void fill_reduction_tile(std::int64_t index, ReductionTile& tile);
 
-  /// Folds of a strip: row chunks when weight stationary, position tiles when output stationary.
-  std::int64_t folds_of(const Strip& strip) const;
+  /// The size of what fill_strip fills, in less time.
+  StripSize measure_strip(std::int64_t index);
 
-  /// Operands streamed through each fold of a strip.
-  std::int64_t depth_of(const Strip& strip) const;
+  /// Folds of a strip with this many lanes: row chunks when weight stationary, position tiles when output
+  /// stationary.
+  std::int64_t folds_of(std::int64_t lanes) const;
+
+  /// Operands streamed through each of them.
+  std::int64_t depth_of(std::int64_t lanes) const;
 
   /// Weights in kept blocks.
   std::int64_t kept_weights() const;
@@ -80,7 +96,10 @@ class Folder {
 
  private:
   void count_kept(std::int64_t block_row_begin, std::int64_t block_row_end);
+  void find_kept(std::int64_t block_row_begin, std::int64_t block_row_end);
+  std::int64_t lanes_of_found() const;
   void fill_feed(std::int64_t feature_begin, std::int64_t feature_end, Feed& feed);
+  void fill_found(Feed& feed);
   void fill_kept_row_chunks(Feed& feed) const;
   void pack_slots(std::int64_t block_row_begin, std::int64_t block_row_end, Feed& feed);
   Span block_col_span(std::int64_t j) const;
@@ -89,6 +108,9 @@ class Folder {
   Layer layer_;
   std::vector<std::int64_t> col_edges_;  ///< (block columns + 1).
   std::vector<std::int32_t> kept_;       ///< Kept blocks of each block column in the rows counted last.
+  std::vector<std::uint8_t> found_;      ///< 1 where those searched last have any, else 0; padded to words.
+  std::vector<std::int32_t> found_cols_;
+  Strip measured_;
 };
 
 }  // namespace pysim

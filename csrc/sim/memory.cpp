@@ -3,14 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <functional>
-#include <limits>
 #include <queue>
-#include <stdexcept>
-#include <string>
-#include <tuple>
 #include <utility>
 
-#include "base/check.h"
 #include "base/checked_math.h"
 #include "base/interrupt.h"
 #include "sim/dram.h"
@@ -20,32 +15,15 @@ namespace {
 
 bool is_read(TransferKind kind) { return kind != TransferKind::outputs && kind != TransferKind::spill; }
 
-std::int64_t total_bytes(const TransferPlan& plan) {
-  std::int64_t bytes = 0;
-  for (const Transfer& transfer : plan.transfers)
-    bytes = checked_add(bytes, transfer.bytes, "memory traffic");
-  return bytes;
-}
-
-const char* name_of(Buffer buffer) {
-  switch (buffer) {
-    case Buffer::input:
-      return "memory input_bytes";
-    case Buffer::weight:
-      return "memory weight_bytes";
-    case Buffer::output:
-      return "memory output_bytes";
-  }
-  return "";
-}
-
-std::int64_t capacity_of(const MemoryConfig& memory, Buffer buffer) {
-  return buffer == Buffer::input    ? memory.input_capacity
-         : buffer == Buffer::weight ? memory.weight_capacity
-                                    : memory.output_capacity;
-}
-
 }  // namespace
+
+void MemoryTiming::end(std::int64_t array, std::int64_t channel, std::size_t last) {
+  cycles = std::max(array, channel);
+  CoreCycles& core = cores[last];
+  core.stalls[static_cast<std::size_t>(StallCause::output)] += cycles - array;
+  compute_cycles = core.compute_cycles;
+  std::copy(core.stalls, core.stalls + 3, stalls);
+}
 
 MemoryTiming time_plan(const TransferPlan& plan, const MemoryConfig& memory, TimingLog* log) {
   const std::size_t cores = plan.cores.size();
@@ -104,130 +82,25 @@ MemoryTiming time_plan(const TransferPlan& plan, const MemoryConfig& memory, Tim
 
   MemoryTiming timing;
   std::int64_t array = -1;
-  std::int32_t last = 0;
+  std::size_t last = 0;
   for (std::size_t core = 0; core < cores; ++core) {
+    const std::array<std::int64_t, 3>& own = by_cause[core];
+    timing.cores.push_back({plan.cores[core].compute_cycles, {own[0], own[1], own[2]}});
     const std::int64_t end =
         checked_add(plan.cores[core].compute_cycles, stalls[core].total(), "memory cycles");
     if (end <= array) continue;
     array = end;
-    last = static_cast<std::int32_t>(core);
-    timing.compute_cycles = plan.cores[core].compute_cycles;
-    std::copy(by_cause[core].begin(), by_cause[core].end(), timing.stalls);
+    last = core;
   }
-  timing.cycles = std::max(array, channel);
-  timing.stalls[static_cast<std::size_t>(StallCause::output)] += timing.cycles - array;
-  for (std::size_t core = 0; core < cores; ++core) {
-    const std::array<std::int64_t, 3>& own = by_cause[core];
-    timing.cores.push_back({plan.cores[core].compute_cycles, {own[0], own[1], own[2]}});
-  }
-  std::copy(timing.stalls, timing.stalls + 3, timing.cores[static_cast<std::size_t>(last)].stalls);
+  timing.end(array, channel, last);
   if (log != nullptr) {
     if (timing.cycles > array) {
-      log->stalls.push_back({last, StallCause::output, array, timing.cycles - array});
+      log->stalls.push_back(
+          {static_cast<std::int32_t>(last), StallCause::output, array, timing.cycles - array});
     }
     log->sums = std::move(stalls);
   }
   return timing;
-}
-
-TransferPlan cheapest_plan(const std::vector<Demand>& demands, const MemoryConfig& memory,
-                           std::int64_t block_rows, bool requests) {
-  std::vector<TransferPlanner> planners;
-  RuleNumbers counts{1, 1, 1, 1};
-  std::int64_t address = 0;
-  bool inputs_fit = true;
-  bool weights_fit = true;
-  for (std::size_t core = 0; core < demands.size(); ++core) {
-    planners.emplace_back(demands[core], memory, core == 0 ? block_rows + 1 : 0,
-                          static_cast<std::int32_t>(core));
-    if (requests || memory.dram.present()) address = planners.back().list_requests(address);
-    inputs_fit = inputs_fit && planners.back().all_inputs_fit();
-    weights_fit = weights_fit && planners.back().all_weights_fit();
-  }
-  for (TransferPlanner& planner : planners) {
-    if (memory.dram.present()) planner.compare_rows(inputs_fit, weights_fit);
-    const RuleNumbers own = planner.rule_counts();
-    counts = {std::max(counts.inputs, own.inputs), std::max(counts.weights, own.weights),
-              std::max(counts.sums, own.sums), std::max(counts.lag, own.lag)};
-  }
-  Shortage shortage{};
-  TransferPlan best;
-  std::int64_t cycles = std::numeric_limits<std::int64_t>::max();
-  std::int64_t bytes = cycles;
-  RuleNumbers best_at{};
-  // Whether a plan of these rules would surely be passed over: it takes as many cycles as its bytes and the
-  // array need. Rows of a DRAM have costs of their own.
-  const auto is_beaten = [&](const RuleNumbers& numbers) {
-    if (memory.dram.present()) return false;
-    std::int64_t least_bytes = 0;
-    std::int64_t least_cycles = 0;
-    for (std::size_t core = 0; core < planners.size(); ++core) {
-      const PlanRules rules = planners[core].rules(numbers);
-      if (!planners[core].inputs_have_room(rules)) return true;
-      least_bytes = checked_add(least_bytes, planners[core].least_bytes(rules), "memory traffic");
-      least_cycles = std::max(least_cycles, demands[core].compute_cycles);
-    }
-    if (least_bytes <= MemoryConfig::max_bytes) {
-      least_cycles = std::max(least_cycles, memory.channel_cycles(least_bytes));
-    }
-    return std::tie(least_cycles, least_bytes, numbers) > std::tie(cycles, bytes, best_at);
-  };
-  const auto consider = [&](const RuleNumbers& numbers) {
-    if (is_beaten(numbers)) return;
-    std::vector<CoreTraffic> cores;
-    for (TransferPlanner& planner : planners) {
-      std::optional<CoreTraffic> traffic = planner.lay_out(planner.rules(numbers), shortage);
-      if (!traffic) return;
-      cores.push_back(std::move(*traffic));
-    }
-    TransferPlan plan = share_channel(std::move(cores));
-    const std::int64_t plan_cycles = time_plan(plan, memory).cycles;
-    const std::int64_t plan_bytes = total_bytes(plan);
-    if (std::tie(plan_cycles, plan_bytes, numbers) > std::tie(cycles, bytes, best_at)) return;
-    best = std::move(plan);
-    best_at = numbers;
-    cycles = plan_cycles;
-    bytes = plan_bytes;
-  };
-  // Those that keep most come first: they need the fewest bytes, and others are then beaten.
-  RuleNumbers at{};
-  for (at.inputs = counts.inputs - 1; at.inputs >= 0; --at.inputs) {
-    for (at.weights = counts.weights - 1; at.weights >= 0; --at.weights) {
-      for (at.sums = 0; at.sums < counts.sums; ++at.sums) {
-        for (at.lag = 0; at.lag < counts.lag; ++at.lag) consider(at);
-      }
-    }
-  }
-  if (cycles != std::numeric_limits<std::int64_t>::max()) return best;
-  for (TransferPlanner& planner : planners) {
-    if (planner.lay_out(planner.frugal_rules(), shortage)) continue;
-    require(false, name_of(shortage.buffer),
-            "at least " + std::to_string(shortage.needed) + " for this layer",
-            std::to_string(capacity_of(memory, shortage.buffer)));
-  }
-  throw std::logic_error("memory: the frugal rules are not among those tried");
-}
-
-MemoryPlan plan_memory(const ArrayConfig& array, const Layer& layer, const CoreMap& cores,
-                       const MemoryConfig& memory, bool requests) {
-  const auto plan_with = [&](bool ranges_apart) {
-    MemoryPlan plan{ranges_apart, list_demands(array, layer, cores, ranges_apart), {}};
-    plan.transfers = cheapest_plan(plan.demands, memory, layer.grid.block_rows(), requests);
-    return plan;
-  };
-  const bool has_ranges = array.dataflow == Dataflow::ws && layer.n > array.piece;
-  MemoryPlan plan = plan_with(has_ranges && array.swapped);
-  if (!has_ranges || array.swapped) return plan;
-  MemoryPlan apart = plan_with(true);
-  const std::int64_t cycles = time_plan(plan.transfers, memory).cycles;
-  const std::int64_t cycles_apart = time_plan(apart.transfers, memory).cycles;
-  const bool fewer_bytes = total_bytes(apart.transfers) < total_bytes(plan.transfers);
-  return cycles_apart < cycles || (cycles_apart == cycles && fewer_bytes) ? apart : plan;
-}
-
-void count_traffic(const MemoryPlan& plan, MemoryCounts& counts) {
-  for (const Demand& demand : plan.demands) counts.add(demand.accesses);
-  for (const Transfer& transfer : plan.transfers.transfers) counts.add(transfer);
 }
 
 void MemoryCounts::add(const ArrayAccesses& accesses) {

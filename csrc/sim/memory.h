@@ -1,4 +1,5 @@
-// Runs a layer's transfers beside the array's cycles, from event to event, and picks the cheapest plan.
+// What a layer's transfers come to beside the array's cycles: when everything is, and which plan is the
+// cheapest.
 #pragma once
 
 #include <algorithm>
@@ -7,7 +8,10 @@
 #include <vector>
 
 #include "base/checked_math.h"
+#include "sim/cores.h"
 #include "sim/counts.h"
+#include "sim/demand.h"
+#include "sim/folding.h"
 #include "sim/memory_config.h"
 #include "sim/transfer_plan.h"
 
@@ -26,6 +30,9 @@ struct MemoryTiming {
   std::int64_t compute_cycles = 0;
   std::int64_t stalls[3] = {0, 0, 0};  ///< By StallCause; they and the compute cycles add up to `cycles`.
   std::vector<CoreCycles> cores;       ///< The last one's stalls are those above.
+
+  /// Takes the cycles of core `last`, whose array ends last, at `array`; the channel ends at `channel`.
+  void end(std::int64_t array, std::int64_t channel, std::size_t last);
 };
 
 /// The stalls of one core so far, as a function of its array cycles.
@@ -71,27 +78,32 @@ struct TimingLog {
 /// transfer's. Throws std::invalid_argument if cycles do not fit in 64 bits.
 MemoryTiming time_plan(const TransferPlan& plan, const MemoryConfig& memory, TimingLog* log = nullptr);
 
-/// The plan with the fewest cycles by time_plan; among those the one with the fewest bytes, then the first.
-/// Throws std::invalid_argument, naming the buffer, if one is too small even for the smallest pieces.
-/// requests: whether the plan is to list what each transfer reads or writes; it does in any case where rows
-/// are followed.
-TransferPlan cheapest_plan(const std::vector<Demand>& demands, const MemoryConfig& memory,
-                           std::int64_t block_rows, bool requests = false);
-
 /// How a layer is run with memory.
 struct MemoryPlan {
-  bool ranges_apart;            ///< As for list_demands.
+  bool ranges_apart;            ///< As for list_demand.
   std::vector<Demand> demands;  ///< (cores).
   TransferPlan transfers;
 };
 
-/// The cheapest plan of the folds as they are and, under `ws` with more than one range of positions, with the
-/// ranges apart: the fewest cycles, then the fewest bytes, then the first. With the loops swapped the ranges
-/// are always apart. Throws as cheapest_plan.
+/// The plan with the fewest cycles, of several the one with the fewest bytes, then the first: of the folds as
+/// they are and, under `ws` with more than one range of positions, with the ranges apart. With the loops
+/// swapped the ranges are always apart.
+///
+/// requests: whether the plan is to list what each transfer reads or writes; it does in any case where rows
+/// are followed. Throws std::invalid_argument, naming the buffer, if one is too small even for the smallest
+/// pieces.
 MemoryPlan plan_memory(const ArrayConfig& array, const Layer& layer, const CoreMap& cores,
                        const MemoryConfig& memory, bool requests = false);
 
-/// Bytes and buffer words of a plan, and what the cores' arrays access. Cycles are left as they are.
-void count_traffic(const MemoryPlan& plan, MemoryCounts& counts);
+/// What the plan of plan_memory comes to, without writing it out where that is not needed.
+struct MemoryRun {
+  MemoryTiming timing;
+  MemoryCounts counts;  ///< All of them, cycles too.
+  std::int64_t folds = 0;
+};
+
+/// Throws as plan_memory.
+MemoryRun run_memory(const ArrayConfig& array, const Layer& layer, const CoreMap& cores,
+                     const MemoryConfig& memory);
 
 }  // namespace pysim

@@ -71,7 +71,7 @@ FoldList list_folds(const ArrayConfig& array, const Layer& layer, const CoreMap&
   Strip strip;
   for (std::int64_t i = 0; i < folder.strips(); ++i) {
     folder.fill_strip(i, strip);
-    const std::int64_t folds = folder.folds_of(strip);
+    const std::int64_t folds = folder.folds_of(strip.lanes());
     if (folds == 0) continue;
     require_few(folds + static_cast<std::int64_t>(list.folds.size()), max_folds);
     const auto part = static_cast<std::int64_t>(list.strips.size());
@@ -80,7 +80,7 @@ FoldList list_folds(const ArrayConfig& array, const Layer& layer, const CoreMap&
     list.strips.push_back(std::move(out));
     if (array.dataflow == Dataflow::os) {
       for (std::int64_t tile = 0; tile < folds; ++tile) {
-        list.folds.push_back({part, tile, folder.depth_of(strip), cores.core_of(i)});
+        list.folds.push_back({part, tile, folder.depth_of(strip.lanes()), cores.core_of(i)});
       }
       continue;
     }

@@ -37,7 +37,10 @@ Timeline list_timeline(const ArrayConfig& array, const Layer& layer, const Memor
   Timeline timeline;
   const CoreMap cores(array, layer);
   std::vector<Demand> demands;
-  if (memory == nullptr) demands = list_demands(array, layer, cores, false);
+  for (std::int64_t core = 0; memory == nullptr && core < cores.cores(); ++core) {
+    demands.push_back(
+        list_demand(array, layer, cores, core, list_operands(array, layer, cores, core), false));
+  }
   for (const Demand& demand : demands) timeline.cycles = std::max(timeline.cycles, demand.compute_cycles);
   std::vector<StallSum> stalls(demands.size());
   if (memory != nullptr) {

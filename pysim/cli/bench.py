@@ -58,6 +58,13 @@ def bench() -> None:
     show_default=True,
     help="Share of blocks to prune, at random.",
 )
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "int8"]),
+    default="float32",
+    show_default=True,
+    help="Of pysim's weights; int8: of X and Y too. torch's dense product stays float32.",
+)
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="For every library.")
 @click.option("--peers", is_flag=True, help="Also torch's CSR and BSR products (MKL) and SciPy's.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
@@ -73,6 +80,7 @@ def kernels(
     size: tuple[int, int],
     columns: tuple[int, ...],
     sparsity: float,
+    dtype: str,
     threads: int,
     peers: bool,
     seed: int,
@@ -92,6 +100,7 @@ def kernels(
         k=size[1],
         columns=columns,
         sparsity=sparsity,
+        dtype=dtype,
         threads=threads,
         peers=peers,
         seed=seed,

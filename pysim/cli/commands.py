@@ -14,7 +14,7 @@ from pysim.cli.bench import bench as bench_commands
 from pysim.cli.experiment import experiment as experiment_command
 from pysim.cli.experiment import figure as figure_command
 from pysim.cli.hw import hw as hw_commands
-from pysim.cli.options import CHECKPOINT, DATA, DEBUG, INPUT, JSON, PAD32, RESUME, SET, Blocks
+from pysim.cli.options import BF16, CHECKPOINT, DATA, DEBUG, DEVICE, INPUT, JSON, PAD32, RESUME, SET, Blocks
 from pysim.cli.progress import ProgressLine
 from pysim.cli.prune import prune as prune_command
 from pysim.cli.tune import tune as tune_command
@@ -218,6 +218,8 @@ def _accelerator(
     "--save-every", type=click.IntRange(1), default=100, show_default=True, help="Steps between saves."
 )
 @_SEED
+@BF16
+@DEVICE
 @JSON
 @DEBUG
 def train(
@@ -229,6 +231,8 @@ def train(
     resume: bool,
     save_every: int,
     seed: int,
+    bf16: bool,
+    device: str,
     as_json: bool,
     debug: bool,
 ) -> None:
@@ -249,6 +253,8 @@ def train(
             lr=lr,
             resume=resume,
             save_every=save_every,
+            device=device,
+            bf16=bf16,
             progress=progress,
         )
     if as_json:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pysim.cli.options import DEBUG, JSON, RESUME
+from pysim.cli.options import DEBUG, DEVICE, JSON, RESUME
 from pysim.cli.progress import ProgressLine
 
 _FIGURE = click.Path(dir_okay=False, path_type=Path)
@@ -33,11 +33,14 @@ _FIGURE = click.Path(dir_okay=False, path_type=Path)
 @click.option(
     "--measure",
     is_flag=True,
-    help="Time the first seed's networks too, while nothing else uses the machine.",
+    help="Train nothing: time the first seed's networks of a preset that was run. Leave the machine alone.",
 )
 @click.option(
-    "--threads", type=click.IntRange(1), help="Of the timed kernels. Default: 2, or 1 on a single core."
+    "--threads",
+    type=click.IntRange(1),
+    help="Of the kernels that --measure times. Default: 2, or 1 on a single core.",
 )
+@DEVICE
 @RESUME
 @JSON
 @DEBUG
@@ -49,6 +52,7 @@ def experiment(
     figures: tuple[Path, ...],
     measure: bool,
     threads: int | None,
+    device: str,
     resume: bool,
     as_json: bool,
     debug: bool,
@@ -57,28 +61,40 @@ def experiment(
 
     Results are written after every trial. Finished trials come from the cache and an interrupted one goes on
     where it was: after a crash or a kill, give the same command again.
+
+    --measure comes afterwards, on a machine that does nothing else. A network whose timing was disturbed gets
+    no time, and the same command tries it again.
     """
     from pysim import runner
-    from pysim.report import check_figure, draw_trade_off, render_study
+    from pysim.report import check_figure, draw_trade_off, render_measured, render_study
     from pysim.result import TradeOff
 
     for figure in figures:
         check_figure(figure)  # before minutes are spent
     loaded = runner.load_study(runner.find_study(study))
+    if measure and data is not None:
+        raise click.UsageError("--measure takes the preset's own data, and no --data.")
     with ProgressLine() as progress:
-        result = runner.run_study(
-            loaded,
-            preset,
-            data=data,
-            out=out,
-            use_cache=resume,
-            measure_threads=(threads or runner.default_threads()) if measure else None,
-            progress=progress,
-        )
-    found = result.to_json()
+        if measure:
+            measured = runner.measure_study(
+                loaded,
+                preset,
+                out=out,
+                threads=threads or runner.default_threads(),
+                again=not resume,
+                progress=progress,
+            )
+            found = measured.results
+            text = render_measured(TradeOff.from_json(preset, found), measured.disturbed)
+        else:
+            result = runner.run_study(
+                loaded, preset, data=data, device=device, out=out, use_cache=resume, progress=progress
+            )
+            found = result.to_json()
+            text = render_study(result)
     for figure in figures:
         draw_trade_off(TradeOff.from_json(preset, found), figure)
-    click.echo(json.dumps(found, indent=2, allow_nan=False) if as_json else render_study(result))
+    click.echo(json.dumps(found, indent=2, allow_nan=False) if as_json else text)
 
 
 @click.command(epilog="Example: pysim figure results/cpu.json --out trade-off.svg --out trade-off.png")

@@ -75,6 +75,16 @@ INPUT = click.option(
 )
 PAD32 = click.option("--pad32", is_flag=True, help="Pad images to 32 x 32 pixels, the size of CIFAR-10.")
 
+DEVICE = click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="What trains and tests.",
+)
+BF16 = click.option(
+    "--bf16", is_flag=True, help="Train in bfloat16, where the processor has it (AVX-512 BF16 or AMX)."
+)
 DEBUG = click.option("--debug", is_flag=True, help="Show a traceback with an error.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 RESUME = click.option(

@@ -8,11 +8,23 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pysim.cli.options import BLOCKS, CHECKPOINT, DATA, DEBUG, INPUT, JSON, PAD32, RESUME, Numbers
+from pysim.cli.options import (
+    BF16,
+    BLOCKS,
+    CHECKPOINT,
+    DATA,
+    DEBUG,
+    DEVICE,
+    INPUT,
+    JSON,
+    PAD32,
+    RESUME,
+    Numbers,
+)
 from pysim.cli.progress import ProgressLine
 
 if TYPE_CHECKING:
-    from pysim.runner import Init
+    from pysim.runner import Init, Layout
 
 
 @click.command(epilog="Example: pysim prune resnet20 --block 4 --method imp --rewind-step 90 --seed 0,1,2")
@@ -52,6 +64,13 @@ if TYPE_CHECKING:
     help="l1, l2, max, taylor, snip, synflow or random.",
 )
 @click.option("--scope", default="layer", show_default=True, help="layer, global, global-norm or erk.")
+@click.option(
+    "--layout",
+    type=click.Choice(["kh,kw,cin", "kernel", "oihw"]),
+    default="kh,kw,cin",
+    show_default=True,
+    help="A block is channels at one kernel position; with whole kernels; or elements in PyTorch's order.",
+)
 @click.option("--structured", is_flag=True, help="Blocks of a block row go together; --block 1: filters.")
 @click.option(
     "--init",
@@ -83,6 +102,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="Highest learning rate of the dense schedule; networks without batch norm need less.",
 )
+@click.option(
+    "--sparse-training",
+    is_flag=True,
+    help="Retrain on pysim's block-sparse layers, which skip what is pruned; CPU, float32.",
+)
+@BF16
+@DEVICE
 @DATA
 @INPUT
 @PAD32
@@ -113,6 +139,7 @@ def prune(
     level_rate: float,
     score: str,
     scope: str,
+    layout: Layout,
     structured: bool,
     init: Init | None,
     mask: str,
@@ -122,6 +149,9 @@ def prune(
     epochs: int,
     dense_epochs: int,
     dense_lr: float,
+    sparse_training: bool,
+    bf16: bool,
+    device: str,
     data: str | None,
     input_shape: str | None,
     pad32: bool,
@@ -146,6 +176,7 @@ def prune(
         prune_all=prune_all,
         score=score,
         scope=scope,
+        layout=layout,
         structured=structured,
         mask=mask,
         only=only,
@@ -167,6 +198,9 @@ def prune(
         data=spec,
         pad_to=pad_to,
         checkpoint=checkpoint,
+        device=device,
+        bf16=bf16,
+        sparse_training=sparse_training,
         out=out,
         use_cache=resume,
     )

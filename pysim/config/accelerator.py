@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 from pysim.config.memory import Memory
-from pysim.errors import ConfigError
+from pysim.config.problems import Problems
 
 Dataflow: TypeAlias = Literal["ws", "os", "is"]
 Skip: TypeAlias = Literal["none", "tile", "gather", "group", "mux"]
@@ -49,8 +49,10 @@ class VectorUnit:
     cycles_per_element: int = 1
 
     def __post_init__(self) -> None:
-        _check_int("vector.lanes", self.lanes, MAX_LANES)
-        _check_int("vector.cycles_per_element", self.cycles_per_element, MAX_CYCLES_PER_ELEMENT)
+        problems = Problems("accelerator")
+        _check_int(problems, "vector.lanes", self.lanes, MAX_LANES)
+        _check_int(problems, "vector.cycles_per_element", self.cycles_per_element, MAX_CYCLES_PER_ELEMENT)
+        problems.raise_all()
 
     def cycles(self, elements: int) -> int:
         """Cycles for that many elements of one operation."""
@@ -84,7 +86,8 @@ class Accelerator:
         mac_type: Number format of a MAC, for its energy; None: no energy of MACs.
 
     Raises:
-        ConfigError: A field is out of range, or the dataflow does not allow the skip mode.
+        ConfigError: A field is out of range, or the dataflow does not allow the skip mode; all that is wrong
+            at once.
     """
 
     name: str = "custom"
@@ -106,34 +109,35 @@ class Accelerator:
     mac_type: MacType | None = None
 
     def __post_init__(self) -> None:
-        _check_int("rows", self.rows, MAX_SIDE)
-        _check_int("cols", self.cols, MAX_SIDE)
-        _check_int("mux", self.mux, MAX_MUX)
+        problems = Problems("accelerator")
+        _check_int(problems, "rows", self.rows, MAX_SIDE)
+        _check_int(problems, "cols", self.cols, MAX_SIDE)
+        _check_int(problems, "mux", self.mux, MAX_MUX)
         if self.group_cols is not None:
-            _check_int("group_cols", self.group_cols, None)
-        _check_int("cores", self.cores, MAX_CORES)
+            _check_int(problems, "group_cols", self.group_cols, None)
+        _check_int(problems, "cores", self.cores, MAX_CORES)
         for switch in ("reorder", "mapper"):
             if not isinstance(getattr(self, switch), bool):
-                raise ConfigError(
-                    f"accelerator.{switch}: expected true or false, got {getattr(self, switch)!r}"
-                )
+                problems.add(switch, f"expected true or false, got {getattr(self, switch)!r}")
         for field, kind in (("memory", Memory), ("vector", VectorUnit)):
             value = getattr(self, field)
             if value is not None and not isinstance(value, kind):
-                raise ConfigError(f"accelerator.{field}: expected a {kind.__name__} or None, got {value!r}")
+                problems.add(field, f"expected a {kind.__name__} or None, got {value!r}")
         if self.clock_hz is not None:
-            _check_positive("clock_hz", self.clock_hz, "Hz")
-        _check_choice("dataflow", self.dataflow, DATAFLOWS)
-        _check_choice("skip", self.skip, SKIPS)
-        _check_choice("pipelining", self.pipelining, PIPELININGS)
+            _check_positive(problems, "clock_hz", self.clock_hz, "Hz")
+        _check_choice(problems, "dataflow", self.dataflow, DATAFLOWS)
+        _check_choice(problems, "skip", self.skip, SKIPS)
+        _check_choice(problems, "pipelining", self.pipelining, PIPELININGS)
         if self.mac_type is not None:
-            _check_choice("mac_type", self.mac_type, MAC_TYPES)
-        if self.skip not in self.allowed_skips():
-            raise ConfigError(
-                f"accelerator.skip: expected one of {', '.join(self.allowed_skips())} with dataflow "
-                f"{self.dataflow}, got {self.skip}",
+            _check_choice(problems, "mac_type", self.mac_type, MAC_TYPES)
+        if problems.spares("dataflow", "skip") and self.skip not in self.allowed_skips():
+            problems.add(
+                "skip",
+                f"expected one of {', '.join(self.allowed_skips())} with dataflow {self.dataflow}, "
+                f"got {self.skip}",
                 hint=f"Choose dataflow ws or os to use {self.skip}.",
             )
+        problems.raise_all()
 
     def allowed_skips(self) -> tuple[Skip, ...]:
         """The skip modes that this dataflow can have, from none to the most elaborate."""
@@ -144,19 +148,19 @@ class Accelerator:
         return block_height if self.group_cols is None else self.group_cols
 
 
-def _check_int(field: str, value: object, most: int | None) -> None:
+def _check_int(problems: Problems, field: str, value: object, most: int | None) -> None:
     limits = "at least 1" if most is None else f"1 to {most}"
     if not isinstance(value, int) or isinstance(value, bool):
-        raise ConfigError(f"accelerator.{field}: expected an integer, {limits}, got {value!r}")
-    if value < 1 or (most is not None and value > most):
-        raise ConfigError(f"accelerator.{field}: expected {limits}, got {value}")
+        problems.add(field, f"expected an integer, {limits}, got {value!r}")
+    elif value < 1 or (most is not None and value > most):
+        problems.add(field, f"expected {limits}, got {value}")
 
 
-def _check_positive(field: str, value: object, unit: str) -> None:
+def _check_positive(problems: Problems, field: str, value: object, unit: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ConfigError(f"accelerator.{field}: expected {unit} above 0, got {value!r}")
+        problems.add(field, f"expected {unit} above 0, got {value!r}")
 
 
-def _check_choice(field: str, value: object, choices: tuple[str, ...]) -> None:
+def _check_choice(problems: Problems, field: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise ConfigError(f"accelerator.{field}: expected one of {', '.join(choices)}, got {value!r}")
+        problems.add(field, f"expected one of {', '.join(choices)}, got {value!r}")

@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias, cast, get_args
 from pysim.config.accelerator import Accelerator
 from pysim.config.layers import Layer, read_layers
 from pysim.config.units import shown
-from pysim.errors import ConfigError
+from pysim.errors import CombinedConfigError, ConfigError
 
 Mark: TypeAlias = Literal["derived", "assumed", "unverified"]
 MARKS: tuple[Mark, ...] = get_args(Mark)
@@ -68,18 +68,22 @@ class _Problems:
 
     def __init__(self, label: str) -> None:
         self._label = label
-        self._lines: list[str] = []
+        self._lines: dict[str, str | None] = {}  # Each with its hint.
 
     def add(self, origin: str, key: str, message: str) -> None:
-        line = f"{origin}: {_shown_key(key)}: {message}"
-        if line not in self._lines:
-            self._lines.append(line)
+        self._lines.setdefault(f"{origin}: {_shown_key(key)}: {message}", None)
+
+    def add_error(self, origin: str, error: ConfigError) -> None:
+        """Of fields that do not go together; the message names the field."""
+        self._lines.setdefault(f"{origin}: {error}", error.hint)
 
     def raise_if_any(self) -> None:
         if len(self._lines) == 1:
-            raise ConfigError(self._lines[0])
+            line, hint = next(iter(self._lines.items()))
+            raise ConfigError(line, hint=hint)
         if self._lines:
-            listed = "\n".join(f"  {line}" for line in self._lines[:20])
+            lines = [f"{line}. {hint}" if hint else line for line, hint in self._lines.items()]
+            listed = "\n".join(f"  {line}" for line in lines[:20])
             more = f"\n  and {len(self._lines) - 20} more" if len(self._lines) > 20 else ""
             raise ConfigError(
                 f"{self._label}: expected a hardware description, got {len(self._lines)} mistakes\n"
@@ -198,14 +202,21 @@ def _finish(
     for key, message in found:
         near = _did_you_mean(key, known) if message == "no such key" else ""
         problems.add(_origin(key, settings, label), key, f"{message}{near}")
+    name = ""
+    accelerator = None
+    if table is not None:
+        name = f"{table.name} with {', '.join(overrides)}" if overrides else table.name
+        try:
+            accelerator = build_accelerator(table, name)
+        except ConfigError as error:
+            untimed = {key for key, _ in found}
+            for each in error.errors if isinstance(error, CombinedConfigError) else (error,):
+                key = _key_of(str(each))
+                if not (untimed and _is_timed(key)):
+                    problems.add_error(_origin(key, settings, label), each)
     problems.raise_if_any()
     assert table is not None, "a table without problems"
-    name = f"{table.name} with {', '.join(overrides)}" if overrides else table.name
-    try:
-        accelerator = build_accelerator(table, name)
-    except ConfigError as error:
-        key = _key_of(str(error))
-        raise ConfigError(f"{_origin(key, settings, label)}: {error}", hint=error.hint) from error
+    assert accelerator is not None, "and without contradictions"
     order = {key: i for i, key in enumerate(known)}
     values = [s for s in settings.values() if s.key not in ("name", "description")]
     return Hardware(
@@ -241,6 +252,11 @@ def _key_of(message: str) -> str:
     for of_field, of_key in _FIELD_NAMES:
         field = field.replace(of_field, of_key)
     return "memory.mode" if field == "memory.dram" else field  # The mode is what asks for a missing table.
+
+
+def _is_timed(key: str) -> bool:
+    """Whether the value is in cycles of the clock, and means nothing without one."""
+    return key in ("memory.bandwidth", "memory.latency") or key.startswith("memory.dram.t_")
 
 
 def _did_you_mean(key: str, known: Sequence[str] | set[str]) -> str:

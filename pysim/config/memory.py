@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
-from pysim.errors import ConfigError
+from pysim.config.problems import Problems
 
 MemoryMode: TypeAlias = Literal["ideal", "bandwidth", "rowbuffer"]
 MEMORY_MODES: tuple[MemoryMode, ...] = get_args(MemoryMode)
@@ -37,7 +37,7 @@ class Dram:
         t_refi: From one refresh to the next, above ``t_rp + t_rfc + t_rcd``.
 
     Raises:
-        ConfigError: A field is out of range.
+        ConfigError: A field is out of range, or two exclude each other; all that is wrong at once.
     """
 
     banks: int
@@ -50,22 +50,25 @@ class Dram:
     t_refi: int
 
     def __post_init__(self) -> None:
-        _check_int("dram.banks", self.banks, 1, MAX_BANKS)
-        _check_int("dram.row_bytes", self.row_bytes, 1, MAX_ROW_BYTES)
-        _check_int("dram.burst_bytes", self.burst_bytes, 1, MAX_BURST_BYTES)
+        problems = Problems("memory")
+        _check_int(problems, "dram.banks", self.banks, 1, MAX_BANKS)
+        _check_int(problems, "dram.row_bytes", self.row_bytes, 1, MAX_ROW_BYTES)
+        _check_int(problems, "dram.burst_bytes", self.burst_bytes, 1, MAX_BURST_BYTES)
         for field in ("t_cl", "t_rcd", "t_rp", "t_rfc"):
-            _check_int(f"dram.{field}", getattr(self, field), 0, MAX_CYCLES)
-        _check_int("dram.t_refi", self.t_refi, 1, MAX_CYCLES)
-        if self.row_bytes % self.burst_bytes:
-            raise ConfigError(
-                f"memory.dram.row_bytes: expected a multiple of burst_bytes {self.burst_bytes}, "
-                f"got {self.row_bytes}"
+            _check_int(problems, f"dram.{field}", getattr(self, field), 0, MAX_CYCLES)
+        _check_int(problems, "dram.t_refi", self.t_refi, 1, MAX_CYCLES)
+        if problems.spares("dram.row_bytes", "dram.burst_bytes") and self.row_bytes % self.burst_bytes:
+            problems.add(
+                "dram.row_bytes",
+                f"expected a multiple of burst_bytes {self.burst_bytes}, got {self.row_bytes}",
             )
-        refresh = self.t_rp + self.t_rfc + self.t_rcd if self.t_rfc else 0
-        if self.t_refi <= refresh:
-            raise ConfigError(
-                f"memory.dram.t_refi: expected above t_rp + t_rfc + t_rcd = {refresh}, got {self.t_refi}"
-            )
+        if problems.spares("dram.t_rp", "dram.t_rfc", "dram.t_rcd", "dram.t_refi"):
+            refresh = self.t_rp + self.t_rfc + self.t_rcd if self.t_rfc else 0
+            if self.t_refi <= refresh:
+                problems.add(
+                    "dram.t_refi", f"expected above t_rp + t_rfc + t_rcd = {refresh}, got {self.t_refi}"
+                )
+        problems.raise_all()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +91,7 @@ class Memory:
         index_bits: Width of a block index and of a row pointer, 0 to 64.
 
     Raises:
-        ConfigError: A field is out of range, or ``rowbuffer`` has no ``dram``.
+        ConfigError: A field is out of range, or ``rowbuffer`` has no ``dram``; all that is wrong at once.
     """
 
     input_bytes: int
@@ -105,33 +108,36 @@ class Memory:
     index_bits: int = 32
 
     def __post_init__(self) -> None:
+        problems = Problems("memory")
         for field in ("input_bytes", "weight_bytes", "output_bytes"):
-            _check_int(field, getattr(self, field), 1, MAX_BUFFER_BYTES)
+            _check_int(problems, field, getattr(self, field), 1, MAX_BUFFER_BYTES)
         for field in ("input_bits", "weight_bits", "output_bits", "accumulator_bits"):
-            _check_int(field, getattr(self, field), 1, MAX_BITS)
-        _check_int("index_bits", self.index_bits, 0, MAX_BITS)
-        _check_int("latency", self.latency, 0, MAX_CYCLES)
+            _check_int(problems, field, getattr(self, field), 1, MAX_BITS)
+        _check_int(problems, "index_bits", self.index_bits, 0, MAX_BITS)
+        _check_int(problems, "latency", self.latency, 0, MAX_CYCLES)
         if self.bandwidth is not None:
-            _check_bandwidth(self.bandwidth)
+            _check_bandwidth(problems, self.bandwidth)
         if self.mode not in MEMORY_MODES:
-            raise ConfigError(f"memory.mode: expected one of {', '.join(MEMORY_MODES)}, got {self.mode!r}")
+            problems.add("mode", f"expected one of {', '.join(MEMORY_MODES)}, got {self.mode!r}")
         if self.mode == "rowbuffer" and self.dram is None:
-            raise ConfigError(
-                "memory.dram: expected banks and timings with mode rowbuffer, got none",
+            problems.add(
+                "dram",
+                "expected banks and timings with mode rowbuffer, got none",
                 hint="Describe the DRAM, or use mode bandwidth.",
             )
+        problems.raise_all()
 
 
-def _check_int(field: str, value: object, least: int, most: int) -> None:
+def _check_int(problems: Problems, field: str, value: object, least: int, most: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise ConfigError(f"memory.{field}: expected an integer from {least} to {most}, got {value!r}")
+        problems.add(field, f"expected an integer from {least} to {most}, got {value!r}")
 
 
-def _check_bandwidth(value: object) -> None:
+def _check_bandwidth(problems: Problems, value: object) -> None:
     if (
         isinstance(value, int | float)
         and not isinstance(value, bool)
         and MIN_BANDWIDTH <= value <= MAX_BANDWIDTH
     ):
         return
-    raise ConfigError(f"memory.bandwidth: expected 2**-20 to 2**42 bytes per cycle, or None, got {value!r}")
+    problems.add("bandwidth", f"expected 2**-20 to 2**42 bytes per cycle, or None, got {value!r}")

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
-from typing import Annotated, Literal, TypeAlias
+from functools import partial
+from typing import Annotated, Literal, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 from pydantic_core import ErrorDetails
@@ -25,6 +26,7 @@ from pysim.config.accelerator import (
     VectorUnit,
 )
 from pysim.config.memory import MAX_BANKS, MAX_BITS, MAX_CYCLES, Dram, Memory
+from pysim.config.problems import raise_all
 from pysim.config.units import (
     BANDWIDTH,
     DURATION,
@@ -78,6 +80,8 @@ _Size: TypeAlias = Annotated[Quantity, PlainValidator(_reader(SIZE, "1 B", "1 Ti
 _Clock: TypeAlias = Annotated[Quantity, PlainValidator(_reader(FREQUENCY, "1 kHz", "1 THz"))]
 _Time: TypeAlias = Annotated[Quantity, PlainValidator(_reader(DURATION, "0 s", "1 s"))]
 _Bandwidth: TypeAlias = Annotated[Quantity | None, PlainValidator(_bandwidth_or_unlimited)]
+
+_Part = TypeVar("_Part")
 
 DRAM_TIMES = ("t_cl", "t_rcd", "t_rp", "t_rfc", "t_refi")
 
@@ -195,40 +199,67 @@ def build_accelerator(table: HardwareTable, name: str) -> Accelerator:
     """The accelerator of a table without problems; times and rates become cycles of its clock.
 
     Raises:
-        ConfigError: Fields contradict each other, or a time is too many cycles.
+        ConfigError: Fields contradict each other, or a time is too many cycles; all of them at once.
     """
+    parts = _Parts()
     clock = None if table.clock is None else table.clock.amount
     array = table.array
-    return Accelerator(
-        name=name,
-        rows=array.rows,
-        cols=array.cols,
-        dataflow=array.dataflow,
-        skip=array.skip,
-        pipelining=array.pipelining,
-        mux=array.mux,
-        group_cols=array.group_cols,
-        memory=None if table.memory is None else _memory(table.memory, clock),
-        vector=None if table.vector is None else VectorUnit(**table.vector.model_dump()),
-        cores=array.cores,
-        reorder=array.reorder,
-        mapper=array.mapper,
-        clock_hz=None if clock is None else float(clock),
-        technology=table.technology,
-        dram_type=None if table.memory is None else table.memory.dram_type,
-        mac_type=array.mac_type,
+    given = table.memory
+    memory = None if given is None else parts.attempt(lambda: _memory(given, clock, parts))
+    accelerator = parts.attempt(
+        lambda: Accelerator(
+            name=name,
+            rows=array.rows,
+            cols=array.cols,
+            dataflow=array.dataflow,
+            skip=array.skip,
+            pipelining=array.pipelining,
+            mux=array.mux,
+            group_cols=array.group_cols,
+            memory=memory,
+            vector=None if table.vector is None else VectorUnit(**table.vector.model_dump()),
+            cores=array.cores,
+            reorder=array.reorder,
+            mapper=array.mapper,
+            clock_hz=None if clock is None else float(clock),
+            technology=table.technology,
+            dram_type=None if table.memory is None else table.memory.dram_type,
+            mac_type=array.mac_type,
+        )
     )
+    raise_all(parts.errors)
+    assert accelerator is not None, "no part was refused"
+    return accelerator
 
 
-def _memory(table: MemoryTable, clock: Fraction | None) -> Memory:
+class _Parts:
+    """Builds the parts of a machine that can be built, and keeps the errors of the others."""
+
+    def __init__(self) -> None:
+        self.errors: list[ConfigError] = []
+
+    def attempt(self, build: Callable[[], _Part]) -> _Part | None:
+        """What ``build`` returns; None if it is refused."""
+        try:
+            return build()
+        except ConfigError as error:
+            self.errors.append(error)
+            return None
+
+
+def _memory(table: MemoryTable, clock: Fraction | None, parts: _Parts) -> Memory:
+    """What stands in for a part that was refused contradicts nothing."""
+    given = table.dram
+    dram = None if given is None else parts.attempt(lambda: _dram(given, clock, parts))
+    latency = parts.attempt(partial(_cycles, "memory.latency", table.latency, clock))
     return Memory(
         input_bytes=int(table.input_buffer.amount),
         weight_bytes=int(table.weight_buffer.amount),
         output_bytes=int(table.output_buffer.amount),
         bandwidth=_bytes_per_cycle(table.bandwidth, clock),
-        latency=_cycles("memory.latency", table.latency, clock),
-        mode=table.mode,
-        dram=None if table.dram is None else _dram(table.dram, clock),
+        latency=latency or 0,
+        mode="bandwidth" if given is not None and dram is None else table.mode,
+        dram=dram,
         input_bits=table.input_bits,
         weight_bits=table.weight_bits,
         output_bits=table.output_bits,
@@ -237,12 +268,13 @@ def _memory(table: MemoryTable, clock: Fraction | None) -> Memory:
     )
 
 
-def _dram(table: DramTable, clock: Fraction | None) -> Dram:
+def _dram(table: DramTable, clock: Fraction | None, parts: _Parts) -> Dram:
+    times: dict[str, int] = {}
+    for name in DRAM_TIMES:
+        cycles = parts.attempt(partial(_cycles, f"memory.dram.{name}", getattr(table, name), clock))
+        times[name] = cycles if cycles is not None else MAX_CYCLES if name == "t_refi" else 0
     return Dram(
-        banks=table.banks,
-        row_bytes=int(table.row.amount),
-        burst_bytes=int(table.burst.amount),
-        **{name: _cycles(f"memory.dram.{name}", getattr(table, name), clock) for name in DRAM_TIMES},
+        banks=table.banks, row_bytes=int(table.row.amount), burst_bytes=int(table.burst.amount), **times
     )
 
 

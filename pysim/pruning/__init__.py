@@ -1,13 +1,14 @@
 """Block pruning: which layers, which blocks, and zeros where blocks were."""
 
 from pysim.pruning.dead import DeadParts, EmptyLayerWarning, dead_parts, describe_dead
-from pysim.pruning.layers import LAYOUT, bsr_matrices, element_masks, prunable_weights
+from pysim.pruning.layers import LAYOUTS, Layout, bsr_matrices, element_masks, prunable_weights
 from pysim.pruning.one_shot import (
     MASK_CONTROLS,
     PruneConfig,
     all_kept,
     apply_block_masks,
     block_sparsity,
+    check_layout,
     check_masks,
     miscounted_layers,
     prune_one_shot,
@@ -19,17 +20,19 @@ from pysim.pruning.scores import SCORES, kept_count, mean_magnitude, top_blocks
 
 __all__ = [
     "GROWTH",
-    "LAYOUT",
+    "LAYOUTS",
     "MASK_CONTROLS",
     "SCOPES",
     "SCORES",
     "DeadParts",
     "EmptyLayerWarning",
+    "Layout",
     "PruneConfig",
     "all_kept",
     "apply_block_masks",
     "block_sparsity",
     "bsr_matrices",
+    "check_layout",
     "check_masks",
     "cubic",
     "dead_parts",

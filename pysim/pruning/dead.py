@@ -39,7 +39,11 @@ def dead_parts(masks: Mapping[str, BlockMask]) -> list[DeadParts]:
         grid = mask.grid
         rows = np.repeat(mask.keep.any(axis=2), np.diff(grid.row_edges), axis=1)  # (groups, m)
         per_channel = np.repeat(mask.keep.any(axis=1), np.diff(grid.col_edges), axis=1)  # (groups, k)
-        columns = per_channel.reshape(len(mask.keep), grid.positions, grid.channels).any(axis=1)
+        by_position = (grid.positions, grid.channels)
+        if grid.order == "oihw":
+            columns = per_channel.reshape(len(mask.keep), *by_position[::-1]).any(axis=2)
+        else:
+            columns = per_channel.reshape(len(mask.keep), *by_position).any(axis=1)
         part = DeadParts(
             weight=name,
             empty=mask.blocks_kept == 0,

@@ -26,10 +26,12 @@ def loss_gradients(model: nn.Module, examples: Examples) -> dict[str, Tensor]:
     copied = copy.deepcopy(model).train()  # running statistics move in the copy alone
     copied.zero_grad()
     count = sum(len(labels) for _, labels in examples)
+    device = next(copied.parameters()).device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # of dropout
         for images, labels in examples:
-            loss: Tensor = cross_entropy(copied(images), labels, reduction="sum") / count
+            outputs = copied(images.to(device))
+            loss: Tensor = cross_entropy(outputs, labels.to(device), reduction="sum") / count
             loss.backward()
     return _gradients(copied)
 
@@ -57,7 +59,8 @@ def flow_gradients(model: nn.Module, examples: Examples) -> dict[str, Tensor]:
                 module.running_mean.zero_()
     copied.zero_grad()
     shape = examples[0][0].shape[1:]
-    flow = copied(torch.ones(1, *shape, dtype=torch.float64)).sum()
+    device = next(copied.parameters()).device
+    flow = copied(torch.ones(1, *shape, dtype=torch.float64, device=device)).sum()
     flow.backward()
     return _gradients(copied)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +14,15 @@ from torch import Tensor, nn
 
 from pysim.errors import ConfigError, ModelError
 from pysim.sparse import BsrMatrix
-from pysim.workload import BlockGrid, BlockMask
+from pysim.workload import BlockGrid, BlockMask, Order
 
-LAYOUT = "kh,kw,cin"
-"""How a weight's reduction is ordered, channels fastest. Every file of masks names it."""
+Layout = Literal["kh,kw,cin", "kernel", "oihw"]
+LAYOUTS: dict[Layout, str] = {
+    "kh,kw,cin": "output by input channels at one kernel position; the reduction's channels fastest",
+    "kernel": "output by input channels, all kernel positions together",
+    "oihw": "outputs by elements in PyTorch's order of a weight; can be trained, not simulated",
+}
+"""What a block is. Every file of masks names it: masks are not interchangeable."""
 
 # Names that residual networks give to the path around a block (here, torchvision, OpenLTH).
 _SHORTCUT_NAMES = ("shortcut", "downsample")
@@ -89,12 +95,13 @@ def _is_path(name: str, module: nn.Conv2d) -> bool:
     return shortcut or 1 < module.groups == module.in_channels
 
 
-def as_matrices(module: Product, values: Tensor) -> FloatArray:
-    """``values``, of the shape of the module's weight, as (groups, m, k), k ordered as ``LAYOUT`` says."""
-    values = values.detach()
+def as_matrices(module: Product, values: Tensor, order: Order = "kh,kw,cin") -> FloatArray:
+    """``values``, of the shape of the module's weight, as (groups, m, k), k in the order of a grid."""
+    values = values.detach().cpu()
     if isinstance(module, nn.Conv2d):
         groups = module.groups
-        rows = values.permute(0, 2, 3, 1).reshape(groups, values.shape[0] // groups, -1)
+        ordered = values if order == "oihw" else values.permute(0, 2, 3, 1)
+        rows = ordered.reshape(groups, values.shape[0] // groups, -1)
     else:
         rows = values[None]
     matrices: FloatArray = rows.contiguous().numpy()
@@ -102,7 +109,11 @@ def as_matrices(module: Product, values: Tensor) -> FloatArray:
 
 
 def bsr_matrices(model: nn.Module, masks: Mapping[str, BlockMask]) -> dict[str, list[BsrMatrix]]:
-    """Every masked weight as block-sparse matrices, one for each group, ready for kernels and export."""
+    """Every masked weight as block-sparse matrices, one for each group, ready for kernels and export.
+
+    Raises:
+        ConfigError: Blocks straddle kernel positions.
+    """
     modules = products(model)
     return {
         name: [
@@ -113,13 +124,25 @@ def bsr_matrices(model: nn.Module, masks: Mapping[str, BlockMask]) -> dict[str, 
     }
 
 
-def weight_grid(module: Product, block: tuple[int, int]) -> BlockGrid:
-    """How each group of the module's weight is cut into blocks."""
+def weight_grid(module: Product, block: tuple[int, int], layout: Layout = "kh,kw,cin") -> BlockGrid:
+    """How each group of the module's weight is cut into the blocks of its mask.
+
+    With layout ``kernel`` these are the blocks at one kernel position each, which are kept or go together.
+    Where there is one kernel position only, all layouts are the same.
+    """
     positions = module.kernel_size[0] * module.kernel_size[1] if isinstance(module, nn.Conv2d) else 1
     groups = module.groups if isinstance(module, nn.Conv2d) else 1
     rows = module.weight.shape[0] // groups
     k = module.weight[0].numel()
-    return BlockGrid(m=rows, k=k, positions=positions, bh=block[0], bw=block[1])
+    order: Order = "oihw" if layout == "oihw" and positions > 1 else "kh,kw,cin"
+    return BlockGrid(m=rows, k=k, positions=positions, bh=block[0], bw=block[1], order=order)
+
+
+def unit_grid(grid: BlockGrid, layout: Layout) -> BlockGrid:
+    """How a weight is cut into what is scored, and kept or pruned, as one."""
+    if layout != "kernel" or grid.positions == 1:
+        return grid
+    return replace(grid, bw=grid.bw * grid.positions, order="oihw")
 
 
 def weight_groups(module: Product) -> int:
@@ -134,7 +157,9 @@ def element_masks(model: nn.Module, masks: Mapping[str, BlockMask]) -> dict[str,
     for name, mask in masks.items():
         weight = parameters[name]
         flat = torch.from_numpy(mask.expand().reshape(weight.shape[0], -1))
-        if weight.ndim == 4:
+        if weight.ndim == 4 and mask.grid.order == "oihw":
+            flat = flat.view(weight.shape)
+        elif weight.ndim == 4:
             out_channels, channels, height, width = weight.shape
             flat = flat.view(out_channels, height, width, channels).permute(0, 3, 1, 2)
         elements[name] = flat.contiguous(

@@ -19,11 +19,14 @@ from pysim.errors import ConfigError, ShapeError
 from pysim.pruning.dead import EmptyLayerWarning, dead_parts
 from pysim.pruning.gradients import GRADIENTS, Examples
 from pysim.pruning.layers import (
+    LAYOUTS,
+    Layout,
     Product,
     as_matrices,
     element_masks,
     products,
     prunable_weights,
+    unit_grid,
     weight_grid,
     weight_groups,
 )
@@ -45,6 +48,7 @@ class PruneConfig:
         prune_all: Also prune what stays dense by default.
         score: A name in ``SCORES``.
         scope: A name in ``SCOPES``.
+        layout: What a block is, a name in ``LAYOUTS``.
         structured: The blocks of a block row go together; with height 1, whole filters.
         mask: A control, see ``MASK_CONTROLS``.
         only: Patterns of the layers to prune; empty for the default ones.
@@ -60,6 +64,7 @@ class PruneConfig:
     prune_all: bool = False
     score: str = "l1"
     scope: str = "layer"
+    layout: Layout = "kh,kw,cin"
     structured: bool = False
     mask: str = "keep"
     only: tuple[str, ...] = ()
@@ -71,7 +76,12 @@ class PruneConfig:
             raise ConfigError(f"block: expected height and width of at least 1, got {self.block}")
         if not 0 <= self.sparsity < 1:
             raise ConfigError(f"sparsity: expected from 0 to below 1, got {self.sparsity}")
-        for field, known in (("score", SCORES), ("scope", SCOPES), ("mask", MASK_CONTROLS)):
+        for field, known in (
+            ("score", SCORES),
+            ("scope", SCOPES),
+            ("layout", LAYOUTS),
+            ("mask", MASK_CONTROLS),
+        ):
             if getattr(self, field) not in known:
                 raise ConfigError(
                     f"{field}: expected one of {', '.join(known)}, got {getattr(self, field)!r}"
@@ -116,6 +126,7 @@ def prune_one_shot(
         if name in earlier:
             _check_same(name, earlier[name], current[name])
             current[name] = earlier[name]
+    check_layout(model, current, config.layout)
     whole = {name: modules[name].weight.detach().clone() for name in names}
     if not at_least:
         _check_shrinks(config, current)
@@ -149,7 +160,7 @@ def miscounted_layers(masks: Mapping[str, BlockMask], config: PruneConfig) -> li
 
     Scope ``layer`` asks it of each layer; the others ask it in total, so that all layers are in question.
     """
-    units = {name: _units(mask.keep, config.structured) for name, mask in masks.items()}
+    units = {name: _units(mask, config) for name, mask in masks.items()}
     if config.scope == "layer":
         return [name for name, unit in units.items() if unit.sum() != kept_count(unit.size, config.sparsity)]
     kept = sum(int(unit.sum()) for unit in units.values())
@@ -165,7 +176,9 @@ def all_kept(model: nn.Module, config: PruneConfig) -> dict[str, BlockMask]:
         model, prune_all=config.prune_all, only=config.only, keep_dense=config.keep_dense
     )
     return {
-        name: BlockMask.all_kept(weight_grid(modules[name], config.block), weight_groups(modules[name]))
+        name: BlockMask.all_kept(
+            weight_grid(modules[name], config.block, config.layout), weight_groups(modules[name])
+        )
         for name in names
     }
 
@@ -175,7 +188,7 @@ def apply_block_masks(model: nn.Module, masks: Mapping[str, BlockMask]) -> None:
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         for name, mask in element_masks(model, masks).items():
-            parameters[name].mul_(mask)
+            parameters[name].mul_(mask.to(parameters[name].device))
 
 
 def check_masks(model: nn.Module, masks: Mapping[str, BlockMask]) -> None:
@@ -184,8 +197,22 @@ def check_masks(model: nn.Module, masks: Mapping[str, BlockMask]) -> None:
     for name, mask in masks.items():
         if name not in modules:
             raise ShapeError(f"mask of {name}: the model has no such weight")
-        grid = weight_grid(modules[name], (mask.grid.bh, mask.grid.bw))
+        layout: Layout = "oihw" if mask.grid.order == "oihw" else "kh,kw,cin"
+        grid = weight_grid(modules[name], (mask.grid.bh, mask.grid.bw), layout)
         _check_same(name, mask, BlockMask.all_kept(grid, weight_groups(modules[name])))
+
+
+def check_layout(model: nn.Module, masks: Mapping[str, BlockMask], layout: Layout) -> None:
+    """Raises ShapeError unless the masks of ``model`` keep and prune what is a block in ``layout``."""
+    modules = products(model)
+    for name, mask in masks.items():
+        expected = weight_grid(modules[name], (mask.grid.bh, mask.grid.bw), layout).order
+        if mask.grid.order != expected:
+            raise ShapeError(f"mask of {name}: expected the order {expected}, got {mask.grid.order}")
+        if layout == "kernel":
+            kernels = _by_position(mask.keep, mask.grid)
+            if (kernels != kernels[:, :, :1]).any():
+                raise ShapeError(f"mask of {name}: expected whole kernels, got some positions of one")
 
 
 def _check_same(name: str, mask: BlockMask, expected: BlockMask) -> None:
@@ -198,16 +225,35 @@ def _check_same(name: str, mask: BlockMask, expected: BlockMask) -> None:
 
 def _describe(mask: BlockMask) -> str:
     g = mask.grid
-    return f"{len(mask.keep)} x ({g.m}, {g.k}) of {g.positions} positions in blocks of {g.bh} x {g.bw}"
+    order = "" if g.order == "kh,kw,cin" else f" in order {g.order}"
+    return f"{len(mask.keep)} x ({g.m}, {g.k}) of {g.positions} positions in blocks of {g.bh} x {g.bw}{order}"
 
 
-def _units(keep: BoolArray, structured: bool) -> BoolArray:
-    """What is kept or goes as one: a block, or a block row."""
-    return np.logical_or.reduce(keep, axis=2, keepdims=True) if structured else keep
+def _units(mask: BlockMask, config: PruneConfig) -> BoolArray:
+    """What is kept or goes as one: a block, a block's kernels (groups, rows, 1, columns), or a block row."""
+    if config.structured:
+        return np.logical_or.reduce(mask.keep, axis=2, keepdims=True)
+    if config.layout == "kernel":
+        return np.logical_or.reduce(_by_position(mask.keep, mask.grid), axis=2, keepdims=True)
+    return mask.keep
+
+
+def _by_position(keep: BoolArray, grid: BlockGrid) -> BoolArray:
+    """(groups, block rows, positions, block columns of one)."""
+    return keep.reshape(*keep.shape[:2], grid.positions, -1)
+
+
+def _within(mask: BlockMask, units: BoolArray) -> BlockMask:
+    """The kept blocks of ``mask`` that belong to the units which are True."""
+    if units.ndim == 4:
+        keep = (_by_position(mask.keep, mask.grid) & units).reshape(mask.keep.shape)
+    else:
+        keep = mask.keep & units
+    return BlockMask(grid=mask.grid, keep=keep)
 
 
 def _check_shrinks(config: PruneConfig, current: Mapping[str, BlockMask]) -> None:
-    units = [_units(mask.keep, config.structured) for mask in current.values()]
+    units = [_units(mask, config) for mask in current.values()]
     sizes = [unit.size for unit in units] if config.scope == "layer" else [sum(unit.size for unit in units)]
     asked = sum(kept_count(size, config.sparsity) for size in sizes)
     alive = sum(int(unit.sum()) for unit in units)
@@ -239,26 +285,27 @@ def _layer_scores(
     for name, mask in current.items():
         module = modules[name]
         gradient = gradients.get(name)
+        grid = unit_grid(mask.grid, config.layout)
         inputs = ScoreInput(
-            weights=as_matrices(module, module.weight),
-            gradients=None if gradient is None else as_matrices(module, gradient),
-            grid=mask.grid,
+            weights=as_matrices(module, module.weight, grid.order),
+            gradients=None if gradient is None else as_matrices(module, gradient, grid.order),
+            grid=grid,
             rng=layer_rng(config.seed, name),
         )
         values = score.value(inputs)
         if not np.isfinite(values).all():
             raise ConfigError(f"pruning: the {config.score} score of {name} is not finite")
-        layers.append(_layer(values, mask.keep, mask.grid, module, config.structured))
+        layers.append(_layer(values, mask, module, config))
     return layers
 
 
-def _layer(
-    values: Float64Array, keep: BoolArray, grid: BlockGrid, module: Product, structured: bool
-) -> LayerScores:
-    if structured:
-        sizes = grid.sizes()
+def _layer(values: Float64Array, mask: BlockMask, module: Product, config: PruneConfig) -> LayerScores:
+    """Of ``values`` for what ``unit_grid`` cuts."""
+    units = _units(mask, config)
+    if config.structured:
+        sizes = unit_grid(mask.grid, config.layout).sizes()
         values = (values * sizes).sum(axis=2, keepdims=True) / sizes.sum(axis=1, keepdims=True)
-    scores = np.where(_units(keep, structured), values, -np.inf)
+    scores = np.where(units, values.reshape(units.shape), -np.inf)
     return LayerScores(scores=scores, dims=tuple(module.weight.shape))
 
 
@@ -266,7 +313,7 @@ def _best(
     current: Mapping[str, BlockMask], layers: Sequence[LayerScores], counts: Sequence[int]
 ) -> dict[str, BlockMask]:
     return {
-        name: BlockMask(grid=mask.grid, keep=mask.keep & top_blocks(layer.scores, count))
+        name: _within(mask, top_blocks(layer.scores, count))
         for (name, mask), layer, count in zip(current.items(), layers, counts, strict=True)
     }
 
@@ -275,12 +322,12 @@ def _control(
     config: PruneConfig, chosen: Mapping[str, BlockMask], modules: Mapping[str, Product]
 ) -> dict[str, BlockMask]:
     """The mask that stands in for the chosen one, any block being a candidate."""
-    layers = []
-    for name, mask in chosen.items():
-        numbers = layer_rng(config.seed, f"control {name}").random(mask.keep.shape)
-        everything = np.ones_like(mask.keep)
-        layers.append(_layer(numbers, everything, mask.grid, modules[name], config.structured))
-    kept = [int(_units(mask.keep, config.structured).sum()) for mask in chosen.values()]
-    counts = kept if config.mask == "shuffle" else SCOPES[config.scope](layers, config.sparsity)
     free = {name: BlockMask.all_kept(mask.grid, len(mask.keep)) for name, mask in chosen.items()}
+    layers = []
+    for name, mask in free.items():
+        shape = (len(mask.keep), *unit_grid(mask.grid, config.layout).shape)
+        numbers = layer_rng(config.seed, f"control {name}").random(shape)
+        layers.append(_layer(numbers, mask, modules[name], config))
+    kept = [int(_units(mask, config).sum()) for mask in chosen.values()]
+    counts = kept if config.mask == "shuffle" else SCOPES[config.scope](layers, config.sparsity)
     return _best(free, layers, counts)

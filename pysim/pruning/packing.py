@@ -8,8 +8,9 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from pysim.workload import BlockGrid, BlockMask, BoolArray
+from pysim.workload import ORDERS, BlockGrid, BlockMask, BoolArray
 
+_ORDER, _USUAL = "order", ORDERS[0]  # written only where it is another
 _FIELDS = ("m", "k", "positions", "bh", "bw")
 # Far above any layer of this project; a hostile file cannot make us allocate more.
 _MAX_BLOCKS = 1 << 32
@@ -43,6 +44,7 @@ def describe_masks(masks: Mapping[str, BlockMask]) -> dict[str, object]:
     """What JSON must hold beside the bits."""
     return {
         name: {"groups": len(mask.keep), **{field: getattr(mask.grid, field) for field in _FIELDS}}
+        | ({} if mask.grid.order == _USUAL else {_ORDER: mask.grid.order})
         for name, mask in masks.items()
     }
 
@@ -58,10 +60,10 @@ def rebuild_masks(description: object, bits: Mapping[str, npt.NDArray[np.uint8]]
         raise ValueError(f"expected a description of each of {len(bits)} masks")
     masks = {}
     for name, fields in description.items():
-        if not isinstance(fields, dict) or set(fields) != {"groups", *_FIELDS}:
+        if not isinstance(fields, dict) or set(fields) - {_ORDER} != {"groups", *_FIELDS}:
             raise ValueError(f"{name}: expected groups, {', '.join(_FIELDS)}")
-        numbers = {field: _count(name, field, value) for field, value in fields.items()}
-        grid = BlockGrid(**{field: numbers[field] for field in _FIELDS})
+        numbers = {field: _count(name, field, value) for field, value in fields.items() if field != _ORDER}
+        grid = BlockGrid(**{field: numbers[field] for field in _FIELDS}, order=fields.get(_ORDER, _USUAL))
         try:
             keep = unpack_bits(bits[name], (numbers["groups"], *grid.shape))
         except ValueError as error:

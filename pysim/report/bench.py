@@ -34,10 +34,10 @@ def render_bench(bench: KernelBench) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in bench.versions.items())
     threads = f"{bench.threads} thread{'' if bench.threads == 1 else 's'}"
     return (
-        f"{bench.m} x {bench.k} times {bench.k} x n, float32, {100 * bench.sparsity:g} % of blocks pruned, "
-        f"{bench.isa}, {threads}\n"
+        f"{bench.m} x {bench.k} times {bench.k} x n, {bench.dtype}, "
+        f"{100 * bench.sparsity:g} % of blocks pruned, {bench.isa}, {threads}\n"
         f"{format_table(header, rows)}\n\n"
-        f"peak: {bench.peak_gflops:.0f} GFLOP/s, multiply-adds in registers alone, measured\n"
+        f"peak: {bench.peak_gflops:.0f} GFLOP/s, float32 multiply-adds in registers alone, measured\n"
         "medians of calls in turn; speedup: torch's dense product over pysim"
         f"{'; vs: the peer over pysim' if peers else ''} ({versions})"
     )

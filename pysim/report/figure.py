@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 from pysim.atomic import write_atomic
 from pysim.errors import ConfigError, DataError
-from pysim.result import Point, TradeOff
+from pysim.result import Point, TradeOff, squarest_blocks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FORMATS = (".png", ".svg")
+Color = tuple[float, float, float, float]
 _MOST_LABELS = 24
 _MOST_BYTES = 64 << 20
 
@@ -119,7 +120,9 @@ def _speedup_panel(
 def _size_panel(axes: Axes, trade_off: TradeOff) -> None:
     sparsities = sorted({point.sparsity for point in trade_off.points})
     for sparsity, color in zip(sparsities, line_colors(len(sparsities)), strict=True):
-        line = [p for p in trade_off.points if p.sparsity == sparsity]
+        points = [p for p in trade_off.points if p.sparsity == sparsity]
+        square = squarest_blocks([p.block for p in points])
+        line = [p for p in points if p.block in square]
         axes.errorbar(
             [p.block[0] * p.block[1] for p in line],
             [p.accuracy.mean for p in line],
@@ -130,6 +133,7 @@ def _size_panel(axes: Axes, trade_off: TradeOff) -> None:
             color=color,
             label=f"{100 * sparsity:.3g} %",
         )
+        _other_shapes(axes, [p for p in points if p.block not in square], color)
     _dense_line(axes, trade_off)
     sizes = [p.block[0] * p.block[1] for p in trade_off.points]
     _plain_log2(axes, min(sizes), max(sizes))
@@ -137,6 +141,23 @@ def _size_panel(axes: Axes, trade_off: TradeOff) -> None:
     axes.set_title("accuracy by block size", fontsize=9)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7, title="sparsity")
+
+
+def _other_shapes(axes: Axes, points: Sequence[Point], color: Color) -> None:
+    """Beside the line through the squarest block of every size: the others, side by side and named."""
+    placed: dict[int, int] = {}
+    for p in points:
+        size = p.block[0] * p.block[1]
+        placed[size] = placed.get(size, 0) + 1
+        x = size * 2 ** (0.12 * placed[size])  # apart, or their bars would hide each other
+        axes.errorbar([x], [p.accuracy.mean], yerr=[p.accuracy.sd or 0.0], marker="x", capsize=2, color=color)
+        axes.annotate(
+            f"{p.block[0]}x{p.block[1]}",
+            (x, p.accuracy.mean),
+            xytext=(3, -8),
+            textcoords="offset points",
+            fontsize=6,
+        )
 
 
 def _dense_line(axes: Axes, trade_off: TradeOff) -> None:
@@ -159,7 +180,7 @@ def _counts(points: Sequence[Point]) -> str:
     return f"n = {low}" if low == high else f"n = {low} to {high}"
 
 
-def line_colors(count: int) -> list[tuple[float, float, float, float]]:
+def line_colors(count: int) -> list[Color]:
     """That many, told apart in print too."""
     from matplotlib import colormaps
 

@@ -17,7 +17,19 @@ from pysim.result.run import (
     RunResult,
     VectorWork,
 )
-from pysim.result.study import STUDY_SCHEMA, Answer, Evidence, Point, StudyResult, TradeOff, Verdict
+from pysim.result.study import (
+    STUDY_SCHEMA,
+    Answer,
+    Block,
+    Evidence,
+    Point,
+    StudyResult,
+    TradeOff,
+    Verdict,
+    by_size,
+    squarest,
+    squarest_blocks,
+)
 
 __all__ = [
     "PRUNE_SCHEMA",
@@ -25,6 +37,7 @@ __all__ = [
     "STUDY_SCHEMA",
     "Accuracy",
     "Answer",
+    "Block",
     "BlockRun",
     "Check",
     "CoreResult",
@@ -50,4 +63,7 @@ __all__ = [
     "VectorWork",
     "Verdict",
     "add_results",
+    "by_size",
+    "squarest",
+    "squarest_blocks",
 ]

@@ -15,8 +15,8 @@ class KernelBenchRow:
         dense_us: Median time of the fastest form of torch's dense product, microseconds.
         sparse_us: The same of pysim's kernel.
         speedup_quartiles: First quartile, median and third of dense over sparse time, round by round.
-        gflops: Floating-point operations of the kept weights in 1e9 a second, by sparse_us; two for each.
-        max_error: Largest difference from the product in float64, as a share of what rounding allows.
+        gflops: Operations of the kept weights in 1e9 a second, by sparse_us; two for each.
+        max_error: Largest difference from the exact product, as a share of what rounding allows.
         peers: Name to median time, microseconds; None where the peer refuses the block.
     """
 
@@ -38,10 +38,11 @@ class KernelBench:
         m: Rows of W.
         k: Columns of W.
         sparsity: Share of blocks pruned.
+        dtype: Of pysim's weights; with int8 X and Y are uint8.
         isa: The instruction set of pysim's kernel.
         threads: For every library that takes them.
-        peak_gflops: Multiply-adds in registers alone with that instruction set, 1e9 operations a second:
-            measured on one thread, times the number of threads.
+        peak_gflops: Float32 multiply-adds in registers alone, 1e9 operations a second: measured on one
+            thread, times the number of threads.
         seed: Of masks and values.
         versions: Library name to version.
         rows: For every block and n.
@@ -50,6 +51,7 @@ class KernelBench:
     m: int
     k: int
     sparsity: float
+    dtype: str
     isa: str
     threads: int
     peak_gflops: float

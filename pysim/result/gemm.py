@@ -126,7 +126,7 @@ class GemmResult:
             ``group``, feeders with a shorter list. ``macs + padded_macs`` is rows * cols * operands streamed.
         utilization: macs / (rows * cols * cycles), 0 to 1; 0 if there are no cycles.
         memory: Stalls and traffic; None if the accelerator has no memory.
-        cores: The cores in use, the first ones; from the event engine alone.
+        cores: The cores in use, the first ones.
         output: Y (M, N), float32 or int32, from the cycle engine; None from the event engine.
     """
 
@@ -138,7 +138,7 @@ class GemmResult:
     padded_macs: int
     utilization: float
     memory: MemoryResult | None = None
-    cores: tuple[CoreResult, ...] = field(default=(), compare=False)
+    cores: tuple[CoreResult, ...] = ()
     output: OutputArray | None = field(default=None, compare=False, repr=False)
 
 

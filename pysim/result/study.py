@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -12,6 +12,8 @@ from pysim.result.prune import Sample, Trial
 
 STUDY_SCHEMA = 1
 Answer = Literal["supported", "not supported", "undecided at this budget"]
+Block = tuple[int, int]
+"""Height and width."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +100,7 @@ class StudyResult:
                     "seed": t.seed,
                     "dense": t.dense,
                     "sparsity_prunable": t.sparsity_prunable,
+                    "empty": list(t.empty),
                     "levels": [asdict(level) for level in t.levels],
                 }
                 for t in self.trials
@@ -186,6 +189,24 @@ class TradeOff:
             ),
             complete=top.get("complete") is True,
         )
+
+
+def by_size(blocks: Iterable[Block]) -> dict[int, list[Block]]:
+    """Blocks by the number of their weights."""
+    groups: dict[int, list[Block]] = {}
+    for height, width in blocks:
+        groups.setdefault(height * width, []).append((height, width))
+    return groups
+
+
+def squarest(blocks: Iterable[Block]) -> Block:
+    """Of blocks with equally many weights; of two as square the lower one."""
+    return min(blocks, key=lambda block: (max(block), block))
+
+
+def squarest_blocks(blocks: Iterable[Block]) -> set[Block]:
+    """One for each number of weights."""
+    return {squarest(same) for same in by_size(blocks).values()}
 
 
 _Run = tuple[float, float | None, float | None]

@@ -1,8 +1,9 @@
 """The walk from a model's name to a result: train, prune, lower, simulate, time."""
 
-from pysim.pruning import PruneConfig
+from pysim.pruning import Layout, PruneConfig
 from pysim.runner.bench import KernelBenchConfig, bench_kernels
 from pysim.runner.inputs import choose_data
+from pysim.runner.measure import Measured, measure_study
 from pysim.runner.methods import METHODS, Init
 from pysim.runner.peak import fma_gflops
 from pysim.runner.prune import PruneRunConfig, prune
@@ -16,6 +17,8 @@ __all__ = [
     "METHODS",
     "Init",
     "KernelBenchConfig",
+    "Layout",
+    "Measured",
     "PruneConfig",
     "PruneRunConfig",
     "RunConfig",
@@ -28,6 +31,7 @@ __all__ = [
     "find_study",
     "fma_gflops",
     "load_study",
+    "measure_study",
     "prune",
     "run",
     "run_study",

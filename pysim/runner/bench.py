@@ -1,6 +1,7 @@
 """``pysim bench kernels``: block-sparse products against torch's dense one and other libraries.
 
-Every form is checked against the product in float64 before it is timed, then called in turn with the others.
+Every form is checked against the exact product before it is timed, then called in turn with the others.
+Weights of fewer bits are timed beside pysim's own float32 product too.
 """
 
 from __future__ import annotations
@@ -14,15 +15,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pysim import _core
 from pysim.errors import ConfigError
 from pysim.result import KernelBench, KernelBenchRow
 from pysim.runner.peak import fma_gflops
 from pysim.runner.timing import PYSIM, fastest, interleave
-from pysim.sparse import BsrMatrix, SpmmPlan, to_scipy_bsr
+from pysim.sparse import (
+    BsrMatrix,
+    Int8SpmmPlan,
+    Quantization,
+    SpmmPlan,
+    quantize_weights,
+    to_scipy_bsr,
+)
 from pysim.training import Progress, no_progress
 from pysim.workload import BlockGrid
 
 _MOST_WEIGHTS = 2**28
+_DTYPES = ("float32", "bfloat16", "int8")
+_OWN_FLOAT32 = "pysim float32"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +46,7 @@ class KernelBenchConfig:
         k: Columns of W.
         columns: Widths n of X.
         sparsity: Share of blocks to prune, from 0 to below 1.
+        dtype: Of pysim's weights: ``float32``, ``bfloat16``, or ``int8``, where X and Y have 8 bits too.
         threads: For every library that takes them.
         peers: Whether to time other libraries too.
         seed: Of masks and values.
@@ -48,6 +60,7 @@ class KernelBenchConfig:
     k: int = 768
     columns: tuple[int, ...] = (1, 64, 512)
     sparsity: float = 0.9
+    dtype: str = "float32"
     threads: int = 1
     peers: bool = False
     seed: int = 0
@@ -62,6 +75,8 @@ class KernelBenchConfig:
             raise ConfigError(f"size: expected matrices of at most {_MOST_WEIGHTS} elements")
         if not 0 <= self.sparsity < 1:
             raise ConfigError(f"sparsity: expected from 0 to below 1, got {self.sparsity}")
+        if self.dtype not in _DTYPES:
+            raise ConfigError(f"dtype: expected one of {', '.join(_DTYPES)}, got {self.dtype!r}")
 
 
 def bench_kernels(config: KernelBenchConfig, progress: Progress = no_progress) -> KernelBench:
@@ -90,9 +105,10 @@ def bench_kernels(config: KernelBenchConfig, progress: Progress = no_progress) -
         m=config.m,
         k=config.k,
         sparsity=config.sparsity,
+        dtype=config.dtype,
         isa=isa,
         threads=config.threads,
-        peak_gflops=config.threads * fma_gflops(isa),
+        peak_gflops=config.threads * fma_gflops(_core.resolve_isa("")),
         seed=config.seed,
         versions=versions,
         rows=tuple(rows),
@@ -111,25 +127,27 @@ def _row(config: KernelBenchConfig, block: tuple[int, int], n: int) -> tuple[Ker
     dense = torch.from_numpy(w)
     matrix = BsrMatrix.from_dense(w, grid, mask)
     plan = SpmmPlan(matrix, threads=config.threads)
-
     exact = dense.double() @ x.double()
     u = 2.0**-24
     allowed = config.k * u / (1 - config.k * u) * (dense.abs().double() @ x.abs().double()) + 1e-30
-    error = float(((plan(x).double() - exact).abs() / allowed).max())
+    call, error, isa = _product(config, matrix, plan, x, exact, allowed)
 
     tokens = x.t().contiguous()
     dense_forms: dict[str, Callable[[], object]] = {
         "mm": lambda: torch.mm(dense, x),
         "linear": lambda: torch.nn.functional.linear(tokens, dense),
     }
-    forms = {**dense_forms, PYSIM: lambda: plan(x)}
+    forms = {**dense_forms, PYSIM: call}
     names: list[str] = []
     peers: dict[str, float | None] = {}
+    if config.dtype != "float32":
+        forms[_OWN_FLOAT32] = lambda: plan(x)
+        names.append(_OWN_FLOAT32)
     if config.peers:
-        for name, call in _peers(matrix, dense, x).items():
+        for name, peer in _peers(matrix, dense, x).items():
             peers[name] = None
-            if call is not None and _agrees(call, exact, allowed):
-                forms[name] = call
+            if peer is not None and _agrees(peer, exact, allowed):
+                forms[name] = peer
                 names.append(name)
     samples = interleave(forms)
     times = samples.pop(PYSIM)
@@ -149,8 +167,36 @@ def _row(config: KernelBenchConfig, block: tuple[int, int], n: int) -> tuple[Ker
             max_error=error,
             peers=peers,
         ),
-        plan.isa,
+        isa,
     )
+
+
+def _product(
+    config: KernelBenchConfig, matrix: BsrMatrix, plan: SpmmPlan, x: Tensor, exact: Tensor, allowed: Tensor
+) -> tuple[Callable[[], object], float, str]:
+    """The product to time, its error as a share of what is allowed, and the instruction set that runs."""
+    if config.dtype == "int8":
+        small, scale = quantize_weights(matrix)
+        quantization = Quantization.of(x.numpy())
+        q = torch.from_numpy(quantization.quantize(x.numpy()))
+        shift = quantization.zero_point
+        sums = Int8SpmmPlan(small, input_zero_point=shift, threads=config.threads)(q)
+        if not torch.equal(sums.double(), torch.from_numpy(small.to_dense()).double() @ (q.double() - shift)):
+            raise RuntimeError("int8 product: expected exact sums, got others; this is a bug in pysim")
+        steps = Quantization.of(exact.float().numpy())
+        requantised = Int8SpmmPlan(
+            small,
+            input_zero_point=shift,
+            scale=scale * np.float32(quantization.scale / steps.scale),
+            output="uint8",
+            output_zero_point=steps.zero_point,
+            threads=config.threads,
+        )
+        return (lambda: requantised(q)), 0.0, requantised.isa
+    if config.dtype == "bfloat16":
+        plan = SpmmPlan(matrix, weight_dtype="bfloat16", threads=config.threads)
+        exact = torch.from_numpy(matrix.to_dense()).bfloat16().double() @ x.double()
+    return (lambda: plan(x)), float(((plan(x).double() - exact).abs() / allowed).max()), plan.isa
 
 
 def _peers(matrix: BsrMatrix, dense: Tensor, x: Tensor) -> dict[str, Callable[[], object] | None]:

@@ -22,12 +22,12 @@ DENSE_LR = 0.15
 """Highest learning rate of a dense network's schedule: for networks with batch norm. Others need less."""
 
 
-def finetune_config(epochs: int, seed: int) -> TrainConfig:
+def finetune_config(epochs: int, seed: int, *, bf16: bool = False) -> TrainConfig:
     """How a pruned network is trained on: in smaller steps and more of them than a dense one from scratch.
 
     docs/decisions.md has the comparison.
     """
-    return TrainConfig(epochs=epochs, batch_size=64, peak_lr=0.02, seed=seed)
+    return TrainConfig(epochs=epochs, batch_size=64, peak_lr=0.02, seed=seed, bf16=bf16)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +92,7 @@ class Level:
         init: Weights that training starts from.
         start_step: Step of the schedule that training starts at.
         growing: Masks change during training instead of before.
+        sparse: Retrain on pysim's block-sparse layers.
     """
 
     prune: PruneConfig
@@ -99,6 +100,7 @@ class Level:
     init: Init = "keep"
     start_step: int = 0
     growing: str | None = None
+    sparse: bool = False
 
     def to_json(self) -> dict[str, object]:
         """Every field, for content keys."""
@@ -133,6 +135,8 @@ def make_plan(
     rewind_step: int,
     level_rate: float,
     seed: int,
+    sparse_training: bool = False,
+    bf16: bool = False,
 ) -> Plan:
     """The levels of ``method``.
 
@@ -146,9 +150,11 @@ def make_plan(
         rewind_step: Step of that schedule which weights or learning rate rewind to.
         level_rate: Share of what remains that a level of an iterative method removes.
         seed: Of the order of images.
+        sparse_training: Retrain on pysim's block-sparse layers.
+        bf16: Train in bfloat16.
 
     Raises:
-        ConfigError: The method is unknown, or a control makes no sense with it.
+        ConfigError: The method is unknown, or a control or a way to train makes no sense with it.
     """
     if method not in METHODS:
         raise ConfigError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
@@ -157,8 +163,16 @@ def make_plan(
         raise ConfigError(f"method {method}: has no mask before training that --init or --mask could control")
     if way.untrained and init == "rewind":
         raise ConfigError(f"method {method}: expected --init keep or reinit, got rewind: nothing was trained")
-    finetune = finetune_config(epochs, seed)
-    schedule = TrainConfig(epochs=dense_epochs, peak_lr=dense_lr, seed=seed)
+    if way.growing == "rigl" and prune.layout == "kernel":
+        raise ConfigError("method rigl: expected layout kh,kw,cin or oihw: it moves blocks one by one")
+    if sparse_training and prune.layout == "oihw":
+        raise ConfigError("sparse-training: expected layout kh,kw,cin or kernel, got oihw")
+    if sparse_training and way.growing is not None:
+        raise ConfigError(f"sparse-training: expected masks that stay, but those of {method} change")
+    if sparse_training and bf16:
+        raise ConfigError("sparse-training: expected float32, which pysim's kernels compute in, got bf16")
+    finetune = finetune_config(epochs, seed, bf16=bf16)
+    schedule = TrainConfig(epochs=dense_epochs, peak_lr=dense_lr, seed=seed, bf16=bf16)
     if way.growing is not None and (finetune if way.retrain == "finetune" else schedule).epochs == 0:
         raise ConfigError(f"method {method}: expected at least 1 epoch of training, got 0")
     sparsities = level_sparsities(prune.sparsity, level_rate) if way.iterative else (prune.sparsity,)
@@ -174,6 +188,7 @@ def make_plan(
                 init=start,
                 start_step=rewind_step if by_schedule and start != "reinit" and not way.untrained else 0,
                 growing=way.growing,
+                sparse=sparse_training,
             )
         )
     rewinds = any(level.init == "rewind" for level in levels)

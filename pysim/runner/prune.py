@@ -14,9 +14,8 @@ from pysim.pruning import PruneConfig, block_sparsity, describe_dead
 from pysim.pruning.layers import products
 from pysim.result import LevelResult, PruneResult, Trial
 from pysim.runner.methods import DENSE_LR, Init, Level, Plan, make_plan
-from pysim.runner.speedup import Speedup
 from pysim.runner.stages import DenseNetwork, PrunedNetwork, Source, dense_network, pruned_network
-from pysim.training import Progress, no_progress, save_pruned
+from pysim.training import Progress, check_bf16, no_progress, save_pruned
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +37,9 @@ class PruneRunConfig:
         data: As in ``load_dataset``.
         pad_to: Pad images to this size in pixels; None leaves them.
         checkpoint: Weights to start from; a pruned network's file is pruned further.
+        device: ``cpu`` or ``cuda``: what trains and tests.
+        bf16: Train in bfloat16.
+        sparse_training: Retrain on pysim's block-sparse layers, on the CPU.
         out: The file to write. With several trials the block size and the seed become part of its name.
         use_cache: Whether finished or interrupted work may be taken from the cache.
 
@@ -59,6 +61,9 @@ class PruneRunConfig:
     data: str = "fashion-mnist"
     pad_to: int | None = None
     checkpoint: Path | None = None
+    device: str = "cpu"
+    bf16: bool = False
+    sparse_training: bool = False
     out: Path | None = None
     use_cache: bool = True
 
@@ -76,6 +81,8 @@ class PruneRunConfig:
 
     def plan(self, block: tuple[int, int], seed: int) -> Plan:
         """What is to be done for one block size and seed. Raises ConfigError if that cannot be."""
+        if self.sparse_training and self.device != "cpu":
+            raise ConfigError(f"sparse-training: expected device cpu, got {self.device}")
         plan = make_plan(
             self.method,
             replace(self.prune, block=block, seed=seed),
@@ -86,6 +93,8 @@ class PruneRunConfig:
             rewind_step=self.rewind_step,
             level_rate=self.level_rate,
             seed=seed,
+            sparse_training=self.sparse_training,
+            bf16=self.bf16,
         )
         if self.checkpoint is not None and plan.from_scratch:
             raise ConfigError(
@@ -103,7 +112,9 @@ def prune(config: PruneRunConfig, progress: Progress = no_progress) -> PruneResu
     """
     # All that can be refused is refused before minutes are spent.
     plans = {(b, s): config.plan(b, s) for b in config.blocks for s in config.seeds}
-    source = Source(config.data, config.pad_to)
+    source = Source(config.data, config.pad_to, config.device)
+    if config.bf16:
+        check_bf16(source.device)
     check_steps(plans.values(), source)
     dense: dict[int, DenseNetwork] = {}
     trials = []
@@ -151,6 +162,9 @@ def _settings(config: PruneRunConfig) -> dict[str, object]:
         "dense_lr": config.dense_lr,
         "rewind_step": config.rewind_step,
         "level_rate": config.level_rate,
+        "device": config.device,
+        "bf16": config.bf16,
+        "sparse_training": config.sparse_training,
     }
 
 
@@ -169,6 +183,7 @@ def dense_for(
         progress=progress,
         from_scratch=plan.from_scratch,
         snapshot_step=plan.snapshot_step,
+        bf16=config.bf16,
     )
 
 
@@ -187,11 +202,11 @@ def run_trial(
     source: Source,
     progress: Progress = no_progress,
     *,
-    speedup: Callable[[PrunedNetwork, tuple[int, int]], Speedup] | None = None,
+    simulate: Callable[[PrunedNetwork, Level], float | None] | None = None,
 ) -> Trial:
     """One block size with one seed, level after level; every level is kept in the cache by itself.
 
-    ``speedup`` is asked about every level's network; without it no level has one.
+    ``simulate`` is asked for the speedup of every level's network; without it no level has one.
     """
     network: PrunedNetwork | None = None
     levels = []
@@ -199,14 +214,12 @@ def run_trial(
         network = pruned_network(
             dense, source, level, previous=network, use_cache=config.use_cache, progress=progress
         )
-        faster = None if speedup is None else speedup(network, block)
         levels.append(
             LevelResult(
                 sparsity=level.prune.sparsity,
                 before_finetune=network.before_finetune,
                 accuracy=network.accuracy,
-                simulated_speedup=None if faster is None else faster.simulated,
-                measured_speedup=None if faster is None else faster.measured,
+                simulated_speedup=None if simulate is None else simulate(network, level),
             )
         )
     if network is None:

@@ -58,8 +58,13 @@ def simulate_network_layer(layer: Layer, mask: BlockMask, accelerator: Accelerat
 
 
 def layer_mask(layer: Layer, block: tuple[int, int], masks: Mapping[str, BlockMask]) -> BlockMask:
-    """The mask of a layer's weight; one that keeps every block if it has none."""
+    """The mask of a layer's weight; one that keeps every block if it has none.
+
+    Raises:
+        ConfigError: Its blocks straddle kernel positions.
+    """
     if layer.weight is not None and layer.weight in masks:
+        masks[layer.weight].grid.check_order(layer.name)
         return masks[layer.weight]
     return BlockMask.all_kept(layer.grid(*block), layer.groups)
 

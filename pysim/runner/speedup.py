@@ -2,71 +2,70 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
+
+from torch import Tensor, nn
 
 from pysim.config import Accelerator, Skip, load_hardware
 from pysim.lowering import trace
 from pysim.runner.busy import core_use, cores_used_by_others
 from pysim.runner.simulate import layer_mask, simulate_network_layer
-from pysim.runner.stages import PrunedNetwork, Source
 from pysim.runner.timing import time_layers
+from pysim.workload import BlockMask
 
 MOST_OTHER_CORES = 0.1
 """Cores that other programs may keep busy while a network is timed, for its speedup to be reported."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Speedup:
-    """Dense over pruned, whole network.
+def simulated_speedup(
+    model: nn.Module,
+    masks: Mapping[str, BlockMask],
+    block: tuple[int, int],
+    image: Tensor,
+    accelerator: Accelerator,
+) -> float | None:
+    """Dense cycles over the pruned network's, array and memory; None if the pruned one needs none.
 
     Args:
-        simulated: Of cycles, array and memory; None if the pruned network needs none.
-        measured: Of time; None if it was not asked for or the machine was busy.
-    """
-
-    simulated: float | None
-    measured: float | None
-
-
-class Speedometer:
-    """Tells the speedup of pruned networks on one accelerator and on this machine.
-
-    Args:
+        model: In evaluation mode.
+        masks: By weight's name.
+        block: Of the masks.
+        image: A batch of one.
         accelerator: The machine to simulate.
-        source: The first test image is what layers are traced and timed on.
-        threads: Of the timed kernels; None times nothing.
     """
+    workload, _ = trace(model, image)
+    dense = cycles = 0
+    for layer in workload.layers:
+        counts = simulate_network_layer(layer, layer_mask(layer, block, masks), accelerator)
+        dense += counts.dense.cycles
+        cycles += counts.chosen.cycles
+    return dense / cycles if cycles else None
 
-    def __init__(self, accelerator: Accelerator, source: Source, threads: int | None) -> None:
-        self._accelerator = accelerator
-        self._source = source
-        self._threads = threads
 
-    def __call__(self, network: PrunedNetwork, block: tuple[int, int]) -> Speedup:
-        images, _ = next(self._source.batches.test(1))
-        workload, _ = trace(network.model, images)
-        dense = cycles = 0
-        for layer in workload.layers:
-            mask = layer_mask(layer, block, network.masks)
-            counts = simulate_network_layer(layer, mask, self._accelerator)
-            dense += counts.dense.cycles
-            cycles += counts.chosen.cycles
-        simulated = dense / cycles if cycles else None
-        if self._threads is None:
-            return Speedup(simulated=simulated, measured=None)
-        names = frozenset(layer.name for layer in workload.layers)
-        _, activations = trace(network.model, images, keep_activations=names)
-        weights = dict(network.model.named_parameters())
-        before = core_use()
-        timings = list(
-            time_layers(workload.layers, weights, activations, network.masks, threads=self._threads)
-        )
-        others = cores_used_by_others(before, core_use())
-        timed = [timing for timing in timings if timing is not None]
-        if len(timed) < len(timings) or others is None or others > MOST_OTHER_CORES:
-            return Speedup(simulated=simulated, measured=None)
-        measured = sum(t.dense_us for t in timed) / sum(t.sparse_us for t in timed)
-        return Speedup(simulated=simulated, measured=measured)
+def measured_speedup(
+    model: nn.Module, masks: Mapping[str, BlockMask], image: Tensor, threads: int
+) -> float | None:
+    """Dense time over the pruned network's, layer by layer; None if other programs disturbed it.
+
+    Args:
+        model: In evaluation mode. Times do not depend on the values of its weights.
+        masks: By weight's name.
+        image: A batch of one.
+        threads: Of the kernels, PyTorch's and pysim's.
+    """
+    workload, _ = trace(model, image)
+    names = frozenset(layer.name for layer in workload.layers)
+    _, activations = trace(model, image, keep_activations=names)
+    before = core_use()
+    timings = list(
+        time_layers(workload.layers, dict(model.named_parameters()), activations, masks, threads=threads)
+    )
+    others = cores_used_by_others(before, core_use())
+    timed = [timing for timing in timings if timing is not None]
+    if len(timed) < len(timings) or others is None or others > MOST_OTHER_CORES:
+        return None
+    return sum(t.dense_us for t in timed) / sum(t.sparse_us for t in timed)
 
 
 def accelerator_for(hw: str, skip: Skip) -> Accelerator:

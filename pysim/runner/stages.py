@@ -30,6 +30,7 @@ from pysim.pruning import (
     prune_one_shot,
 )
 from pysim.runner.methods import DENSE_LR, Level
+from pysim.runner.sparse_training import sparse_twin, take_back
 from pysim.store import cache_folder, content_key, data_identity, file_digest, source_digest
 from pysim.training import (
     GROWING,
@@ -40,6 +41,7 @@ from pysim.training import (
     TrainConfig,
     evaluate,
     exclusive_state,
+    find_device,
     is_pruned_file,
     load_pruned,
     load_tensors,
@@ -70,10 +72,15 @@ class Source:
     Args:
         spec: As in ``load_dataset``.
         pad_to: Pad the images to this size in pixels; None leaves them.
+        device: Where networks are trained and tested on them.
+
+    Raises:
+        ConfigError: There is no such device.
     """
 
-    def __init__(self, spec: str, pad_to: int | None) -> None:
+    def __init__(self, spec: str, pad_to: int | None, device: str = "cpu") -> None:
         self.spec = spec
+        self.device = find_device(device)
         self._pad_to = pad_to
 
     @cached_property
@@ -91,7 +98,12 @@ class Source:
 
     @cached_property
     def batches(self) -> Batches:
-        return Batches(self.dataset, crop_pad=TrainConfig(epochs=0).crop_pad)
+        return Batches(self.dataset, crop_pad=TrainConfig(epochs=0).crop_pad, device=self.device)
+
+    def first_image(self) -> Tensor:
+        """The first test image as a batch of one, on the CPU."""
+        images, _ = next(self.batches.test(1))
+        return images.cpu()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +218,7 @@ def dense_network(
     peak_lr: float = DENSE_LR,
     from_scratch: bool = False,
     snapshot_step: int | None = None,
+    bf16: bool = False,
 ) -> DenseNetwork:
     """The dense network: from ``checkpoint``, else the shipped weights, else trained here for ``epochs``.
 
@@ -220,6 +233,7 @@ def dense_network(
         peak_lr: Highest learning rate of that training.
         from_scratch: Do not take the shipped weights.
         snapshot_step: Keep weights and statistics as they are before this step of training from scratch.
+        bf16: Train in bfloat16.
 
     Raises:
         ConfigError: A snapshot is asked for and nothing is trained from scratch.
@@ -232,7 +246,7 @@ def dense_network(
         raise ConfigError(
             "rewinding: expected a network trained here, got a checkpoint without early weights"
         )
-    config = TrainConfig(epochs=epochs, peak_lr=peak_lr, seed=seed)
+    config = TrainConfig(epochs=epochs, peak_lr=peak_lr, seed=seed, bf16=bf16)
     fields = {
         "stage": "dense",
         "model": name,
@@ -241,6 +255,7 @@ def dense_network(
         "weights": None if weights is None else file_digest(weights),
         "training": None if weights is not None else asdict(config),
         "snapshot_step": snapshot_step,
+        "device": source.device.type,
         **_common_fields(),
     }
     key = content_key(fields)
@@ -315,6 +330,7 @@ def pruned_network(
         "previous": None if previous is None else previous.key,
         "data": source.identity,
         "level": level.to_json(),
+        "device": source.device.type,
         **_common_fields(),
     }
     key = content_key(fields)
@@ -341,19 +357,25 @@ def pruned_network(
             masks, before = _prune(model, dense, source, level, earlier, labelled)
         else:
             hook = GROWING[level.growing](level.prune, _examples(source, level.prune), earlier)
+        trained, held = model, masks
+        if level.sparse:
+            trained, held = sparse_twin(model, masks, source.first_image())
         with _saving(path, use_cache) as state_path:
             train(
-                model,
+                trained,
                 source.batches,
                 level.retrain,
-                masks=element_masks(model, masks),
+                masks=element_masks(model, held),
                 hook=hook,
                 start_step=level.start_step,
                 state_path=state_path,
                 keep_state=True,
                 identity=key,
+                channels_last=not level.sparse,
                 progress=labelled,
             )
+            if level.sparse:
+                take_back(model, trained)
             masks = masks if hook is None else hook.block_masks
             accuracy = evaluate(model, source.batches, progress=labelled)
             untuned = accuracy if before is None else before

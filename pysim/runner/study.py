@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,16 @@ import pysim
 from pysim.atomic import write_bytes_atomic
 from pysim.config import Skip
 from pysim.errors import ConfigError
-from pysim.pruning import PruneConfig
+from pysim.pruning import Layout, PruneConfig
 from pysim.result import StudyResult, Trial
-from pysim.runner.methods import DENSE_LR, Init
+from pysim.runner.mask_file import masks_path, network_name, save_network_masks
+from pysim.runner.methods import DENSE_LR, Init, Level
 from pysim.runner.prune import PruneRunConfig, check_steps, dense_for, run_trial
-from pysim.runner.speedup import Speedometer, accelerator_for
-from pysim.runner.stages import DenseNetwork, Source
-from pysim.runner.verdict import VERDICTS, Criteria, decide
-from pysim.training import Progress, no_progress
+from pysim.runner.speedup import accelerator_for, simulated_speedup
+from pysim.runner.stages import DenseNetwork, PrunedNetwork, Source
+from pysim.runner.verdict import VERDICTS, Criteria, Rule, decide
+from pysim.training import Progress, check_bf16, no_progress
+from pysim.workload import BlockMask
 
 _MAX_BYTES = 1 << 20
 
@@ -55,6 +58,7 @@ class Preset:
     init: Init | None = None
     score: str = "l1"
     scope: str = "layer"
+    layout: Layout = "kh,kw,cin"
     mask: str = "keep"
     prune_all: bool = False
     epochs: int = 1
@@ -63,6 +67,8 @@ class Preset:
     rewind_step: int = 0
     level_rate: float = 0.2
     pad_to: int | None = None
+    bf16: bool = False
+    sparse_training: bool = False
     criteria: Criteria = field(default_factory=Criteria)
 
 
@@ -81,6 +87,16 @@ class Study:
     claim: str
     folder: Path
     presets: dict[str, Preset]
+
+    def preset(self, name: str) -> Preset:
+        """Raises ConfigError if there is none of that name."""
+        if name not in self.presets:
+            raise ConfigError(f"preset: expected one of {', '.join(self.presets)}, got {name!r}")
+        return self.presets[name]
+
+    def results(self, preset: str) -> Path:
+        """The results file, unless another is named."""
+        return self.folder / "results" / f"{preset}.json"
 
 
 def find_study(name: str) -> Path:
@@ -118,7 +134,9 @@ def load_study(folder: Path) -> Study:
         raise ConfigError(f"{path}: expected a claim and a study of {', '.join(VERDICTS)}, got {name!r}")
     if not isinstance(presets, dict) or not all(isinstance(p, dict) for p in (common, *presets.values())):
         raise ConfigError(f"{path}: expected tables [common] and [preset.NAME]")
-    made = {key: _preset(path, key, _merged(common, values)) for key, values in presets.items()}
+    made = {
+        key: _preset(path, key, _merged(common, values), VERDICTS[name]) for key, values in presets.items()
+    }
     return Study(name=name, claim=claim, folder=folder, presets=made)
 
 
@@ -148,6 +166,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "int | None": int,
     "Init | None": str,
     "Skip": str,
+    "Layout": str,
 }
 
 
@@ -163,7 +182,7 @@ def _typed(path: Path, where: str, cls: type, values: dict[str, Any]) -> dict[st
     return values
 
 
-def _preset(path: Path, name: str, values: dict[str, Any]) -> Preset:
+def _preset(path: Path, name: str, values: dict[str, Any], rule: Rule) -> Preset:
     where = f"preset.{name}."
     values = _typed(path, where, Preset, values)
     criteria = _typed(path, where + "criteria.", Criteria, values["criteria"])
@@ -185,8 +204,10 @@ def _preset(path: Path, name: str, values: dict[str, Any]) -> Preset:
     )
     for sparsity in _sparsities(preset):  # refuses early
         _run_config(preset, sparsity, None, use_cache=True).plan(preset.blocks[0], preset.seeds[0])
-    if len({height * width for height, width in preset.blocks}) < 2:
-        raise ConfigError(f"{path}: {where}blocks: expected at least 2 sizes to compare, got {blocks}")
+    try:
+        rule.check_blocks(preset.blocks)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {where}{error}") from error
     if preset.more_seeds is not None and not 1 <= preset.more_seeds <= len(seeds):
         raise ConfigError(
             f"{path}: {where}more_seeds: expected from 1 to {len(seeds)}, got {preset.more_seeds}"
@@ -219,6 +240,7 @@ def _run_config(preset: Preset, sparsity: float, data: str | None, *, use_cache:
             prune_all=preset.prune_all,
             score=preset.score,
             scope=preset.scope,
+            layout=preset.layout,
             mask=preset.mask,
         ),
         seeds=preset.seeds,
@@ -231,6 +253,8 @@ def _run_config(preset: Preset, sparsity: float, data: str | None, *, use_cache:
         level_rate=preset.level_rate,
         data=data or preset.data,
         pad_to=preset.pad_to,
+        bf16=preset.bf16,
+        sparse_training=preset.sparse_training,
         use_cache=use_cache,
     )
 
@@ -240,30 +264,29 @@ def run_study(
     preset_name: str,
     *,
     data: str | None = None,
+    device: str = "cpu",
     out: Path | None = None,
     use_cache: bool = True,
-    measure_threads: int | None = None,
     progress: Progress = no_progress,
 ) -> StudyResult:
     """Runs every trial of a preset, sparsity by sparsity and seed by seed, and judges them.
+
+    The masks of the first seed are written beside the results, for ``measure_study``.
 
     Args:
         study: What.
         preset_name: A preset of it.
         data: Instead of the preset's.
+        device: ``cpu`` or ``cuda``: what trains and tests.
         out: The results file, written anew after every trial; None for ``results/PRESET.json`` of the study.
         use_cache: Whether finished or interrupted work may be taken from the cache.
-        measure_threads: Time the networks of the first seed too, with so many threads, where the machine has
-            nothing else to do.
         progress: Told how far each stage is.
 
     Raises:
         PysimError: The preset is unknown, or something in it cannot be done.
     """
-    if preset_name not in study.presets:
-        raise ConfigError(f"preset: expected one of {', '.join(study.presets)}, got {preset_name!r}")
-    preset = study.presets[preset_name]
-    out = out or study.folder / "results" / f"{preset_name}.json"
+    preset = study.preset(preset_name)
+    out = out or study.results(preset_name)
     configs = {s: _run_config(preset, s, data, use_cache=use_cache) for s in _sparsities(preset)}
     plans = {
         (sparsity, seed, block): config.plan(block, seed)
@@ -271,15 +294,26 @@ def run_study(
         for seed in preset.seeds[: None if sparsity == preset.sparsity else preset.more_seeds]
         for block in config.blocks
     }
-    source = Source(data or preset.data, preset.pad_to)
+    source = Source(data or preset.data, preset.pad_to, device)
+    if preset.bf16:
+        check_bf16(source.device)
     check_steps(plans.values(), source)
     accelerator = accelerator_for(preset.hw, preset.skip)
-    settings: dict[str, object] = asdict(preset) | {"data": source.spec}
+    settings: dict[str, object] = asdict(preset) | {"data": source.spec, "device": device}
     every = VERDICTS[study.name].every_sparsity
     judged = {key for key in plans if every or key[0] == preset.sparsity}
     dense: dict[int, DenseNetwork] = {}
     trials: list[Trial] = []
+    masks: dict[str, Mapping[str, BlockMask]] = {}
+    image = source.first_image()
     for (sparsity, seed, block), plan in plans.items():
+
+        def simulate(network: PrunedNetwork, level: Level, seed: int = seed) -> float | None:
+            if seed == preset.seeds[0]:
+                masks[network_name(level.prune.block, level.prune.sparsity)] = network.masks
+            if preset.layout == "oihw":  # such blocks can be trained under, not simulated
+                return None
+            return simulated_speedup(network.model, network.masks, level.prune.block, image, accelerator)
 
         def labelled(what: str, done: int, total: int, seed: int = seed) -> None:
             progress(f"trial {len(trials) + 1} of {len(plans)}, seed {seed}, {what}", done, total)
@@ -287,9 +321,7 @@ def run_study(
         config = configs[sparsity]
         if seed not in dense:
             dense = {seed: dense_for(config, seed, plan, source, labelled)}
-        threads = measure_threads if seed == preset.seeds[0] else None
-        speedup = Speedometer(accelerator, source, threads)
-        trials.append(run_trial(config, block, seed, plan, dense[seed], source, labelled, speedup=speedup))
+        trials.append(run_trial(config, block, seed, plan, dense[seed], source, labelled, simulate=simulate))
         verdict = None
         if judged <= {(t.sparsity, t.seed, t.block) for t in trials}:
             chosen = [t for t in trials if (t.sparsity, t.seed, t.block) in judged]
@@ -306,6 +338,12 @@ def run_study(
             trials=tuple(trials),
             verdict=verdict,
         )
-        text = json.dumps(result.to_json(), indent=1, allow_nan=False)
-        write_bytes_atomic(out, f"{text}\n".encode())
+        save_network_masks(masks_path(out), study.name, preset_name, masks)
+        write_results(out, result.to_json())
     return result
+
+
+def write_results(out: Path, results: dict[str, object]) -> None:
+    """Writes a results file atomically."""
+    text = json.dumps(results, indent=1, allow_nan=False)
+    write_bytes_atomic(out, f"{text}\n".encode())

@@ -11,7 +11,7 @@ import torch
 import pysim
 from pysim.data.embedded import PACK
 from pysim.models import MODELS, pretrained_path
-from pysim.sparse import IsaStatus, cuda_status, isa_report
+from pysim.sparse import IsaStatus, cuda_status, int8_isa_report, isa_report
 from pysim.store import cache_folder
 
 
@@ -28,6 +28,7 @@ class SystemFacts:
     python_version: str
     torch_version: str
     isas: tuple[IsaStatus, ...]
+    int8_isas: tuple[IsaStatus, ...]
     cuda: str
     cores: int
     default_threads: int
@@ -46,8 +47,9 @@ class SystemFacts:
             ("python", self.python_version),
             ("torch", self.torch_version),
             *(
-                (f"isa {isa.name}", "available" if isa.available else f"off: {isa.reason}")
-                for isa in self.isas
+                (f"{kind} {isa.name}", "available" if isa.available else f"off: {isa.reason}")
+                for kind, isas in (("isa", self.isas), ("int8", self.int8_isas))
+                for isa in isas
             ),
             ("cuda", self.cuda),
             ("threads", f"{self.default_threads} by default, {self.cores} core(s) usable"),
@@ -67,7 +69,8 @@ def describe_system() -> SystemFacts:
         pysim_version=pysim.__version__,
         python_version=platform.python_version(),
         torch_version=torch.__version__,
-        isas=tuple(isa_report()),
+        isas=isa_report(),
+        int8_isas=int8_isa_report(),
         cuda=cuda_status().text,
         cores=len(os.sched_getaffinity(0)),
         default_threads=default_threads(),

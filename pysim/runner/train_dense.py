@@ -14,8 +14,10 @@ from pysim.training import (
     Batches,
     Progress,
     TrainConfig,
+    check_bf16,
     evaluate,
     exclusive_state,
+    find_device,
     no_progress,
     remove_state,
     save_tensors,
@@ -33,6 +35,8 @@ def train_dense(
     lr: float = DENSE_LR,
     resume: bool = True,
     save_every: int = 100,
+    device: str = "cpu",
+    bf16: bool = False,
     progress: Progress = no_progress,
 ) -> dict[str, object]:
     """Trains ``model`` on ``data`` and writes its weights to ``out``.
@@ -48,19 +52,25 @@ def train_dense(
         lr: Highest learning rate.
         resume: Whether to go on from a saved state; otherwise it is removed.
         save_every: Steps between saves.
+        device: ``cpu`` or ``cuda``.
+        bf16: Train in bfloat16.
         progress: Told how far training is.
 
     Returns:
         The checkpoint's note: model, dataset, accuracy on the test images in percent, settings.
 
     Raises:
+        ConfigError: There is no such device, or it has no bfloat16.
         DataError: The data or the saved state is broken, or the state is of other settings.
         ModelError: The model is unknown.
     """
+    where = find_device(device)
+    if bf16:
+        check_bf16(where)
     dataset = load_dataset(data)
-    config = TrainConfig(epochs=epochs, peak_lr=lr, seed=seed)
+    config = TrainConfig(epochs=epochs, peak_lr=lr, seed=seed, bf16=bf16)
     network = fresh_model(model, dataset, seed)
-    batches = Batches(dataset, crop_pad=config.crop_pad)
+    batches = Batches(dataset, crop_pad=config.crop_pad, device=where)
     code = user_model_digest(model) if is_user_model(model) else model
     with exclusive_state(out.with_name(f"{out.name}.state")) as state:
         if state is None:

@@ -19,13 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pysim.errors import ConfigError
-from pysim.result import Answer, Evidence, Trial, Verdict
+from pysim.result import Answer, Block, Evidence, Trial, Verdict, by_size, squarest
 
 Table = npt.NDArray[np.float64]
 """(seeds, block sizes), rows of one seed, columns from the smallest block to the largest."""
 
 Statistic = Callable[[Table], float]
-Block = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,18 +161,26 @@ def _rewind(trials: Sequence[Trial], criteria: Criteria) -> list[Evidence]:
 def _reinit(trials: Sequence[Trial], criteria: Criteria) -> list[Evidence]:
     """No block size differs from the smallest by the margin or more (two one-sided comparisons)."""
     blocks, table = _table(trials, lambda trial: trial.accuracy)
-    return [
-        _judge(
-            f"accuracy of block {_label(block)} less that of {_label(blocks[0])}",
-            "points",
-            table,
-            partial(_difference, i, 0),
-            criteria,
-            (-criteria.margin_points, criteria.margin_points),
-        )
-        for i, block in enumerate(blocks)
-        if i
-    ]
+    return [_alike(blocks, table, i, 0, criteria) for i in range(1, len(blocks))]
+
+
+def _shape(trials: Sequence[Trial], criteria: Criteria) -> list[Evidence]:
+    """No shape differs by the margin or more from the squarest one with as many weights."""
+    blocks, table = _table(trials, lambda trial: trial.accuracy)
+    bases = {size: blocks.index(squarest(same)) for size, same in by_size(blocks).items()}
+    pairs = [(i, bases[height * width]) for i, (height, width) in enumerate(blocks)]
+    return [_alike(blocks, table, i, base, criteria) for i, base in pairs if i != base]
+
+
+def _alike(blocks: Sequence[Block], table: Table, column: int, base: int, criteria: Criteria) -> Evidence:
+    return _judge(
+        f"accuracy of block {_label(blocks[column])} less that of {_label(blocks[base])}",
+        "points",
+        table,
+        partial(_difference, column, base),
+        criteria,
+        (-criteria.margin_points, criteria.margin_points),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,16 +190,27 @@ class Rule:
     Args:
         evidence: The numbers, from trials and criteria.
         every_sparsity: Whether trials of all sparsities are judged together, or those of one alone.
+        shapes: Compares blocks of equally many weights, instead of sizes.
     """
 
     evidence: Callable[[Sequence[Trial], Criteria], list[Evidence]]
     every_sparsity: bool = False
+    shapes: bool = False
+
+    def check_blocks(self, blocks: Sequence[Block]) -> None:
+        """Raises ConfigError if ``blocks`` leave nothing to compare."""
+        groups = by_size(blocks)
+        if self.shapes and max(map(len, groups.values()), default=0) < 2:
+            raise ConfigError(f"blocks: expected two shapes with equally many weights, got {list(blocks)}")
+        if not self.shapes and len(groups) < 2:
+            raise ConfigError(f"blocks: expected at least 2 sizes to compare, got {list(blocks)}")
 
 
 VERDICTS: dict[str, Rule] = {
     "finetune": Rule(evidence=_finetune),
     "rewind": Rule(evidence=_rewind, every_sparsity=True),
     "reinit": Rule(evidence=_reinit),
+    "shape": Rule(evidence=_shape, shapes=True),
 }
 
 

@@ -277,6 +277,7 @@ def core_array(accelerator: Accelerator, grid: BlockGrid, mapping: Mapping) -> _
 
 
 def grid_tuple(grid: BlockGrid) -> tuple[int, int, int, int, int]:
+    grid.check_order("simulation")
     return grid.m, grid.k, grid.positions, grid.bh, grid.bw
 
 

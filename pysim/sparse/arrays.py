@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,24 @@ from pysim.sparse.bsr import BsrMatrix
 
 Float32Array = npt.NDArray[np.float32]
 ArrayT = TypeVar("ArrayT", Float32Array, Tensor)
+ScalarT = TypeVar("ScalarT", bound=np.generic)
+
+
+class ElementType(NamedTuple):
+    """An element type as numpy and torch call it. Looked up once: a call has microseconds."""
+
+    name: str
+    numpy: np.dtype[np.generic]
+    torch: torch.dtype
+
+
+def element_type(name: str) -> ElementType:
+    """That of a name that both libraries know."""
+    kind: torch.dtype = getattr(torch, name)
+    return ElementType(name, np.dtype(name), kind)
+
+
+FLOAT32 = element_type("float32")
 
 
 def check_matrix(matrix: BsrMatrix, where: str) -> None:
@@ -73,17 +91,22 @@ def empty_like(x: ArrayT, shape: tuple[int, ...]) -> ArrayT:
 
 
 def as_numpy(array: Float32Array | Tensor, where: str) -> Float32Array:
+    """``typed_numpy`` for float32."""
+    return typed_numpy(array, where, FLOAT32)
+
+
+def typed_numpy(array: npt.NDArray[ScalarT] | Tensor, where: str, kind: ElementType) -> npt.NDArray[ScalarT]:
     """The same memory as a numpy array. Raises ShapeError for another type, dtype or device."""
     if isinstance(array, Tensor):
         if array.device.type != "cpu" or array.layout != torch.strided:
             raise ShapeError(
                 f"{where}: expected a dense tensor on the CPU, got {array.layout} on {array.device}"
             )
-        if array.dtype != torch.float32:
-            raise ShapeError(f"{where}: expected float32, got {array.dtype}")
+        if array.dtype != kind.torch:
+            raise ShapeError(f"{where}: expected {kind.name}, got {array.dtype}")
         return array.detach().numpy() if array.requires_grad else array.numpy()
     if not isinstance(array, np.ndarray):
-        raise ShapeError(f"{where}: expected a float32 array, got {type(array).__name__}")
-    if array.dtype != np.float32:
-        raise ShapeError(f"{where}: expected float32, got {array.dtype}")
+        raise ShapeError(f"{where}: expected a {kind.name} array, got {type(array).__name__}")
+    if array.dtype != kind.numpy:
+        raise ShapeError(f"{where}: expected {kind.name}, got {array.dtype}")
     return array

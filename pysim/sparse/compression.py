@@ -270,6 +270,7 @@ def _sparse_layer(
     """The layer with its kept blocks; None if all blocks are kept."""
     cls = BsrConv2d if isinstance(layer, nn.Conv2d) else BsrLinear
     if mask is not None:
+        mask.grid.check_order("compress")
         block, keep = (mask.grid.bh, mask.grid.bw), mask.keep
     elif blocks:
         found = {block: _nonzero_blocks(layer, block) for block in blocks}

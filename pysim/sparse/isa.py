@@ -27,15 +27,28 @@ class CudaStatus:
 
 def isa_report() -> tuple[IsaStatus, ...]:
     """All instruction sets, slowest first."""
+    return _statuses(_core.isa_report())
+
+
+def int8_isa_report() -> tuple[IsaStatus, ...]:
+    """Those of the 8-bit products, slowest first."""
+    return _statuses(_core.int8_isa_report())
+
+
+def _statuses(report: list[tuple[str, bool, str]]) -> tuple[IsaStatus, ...]:
     return tuple(
-        IsaStatus(name=name, available=available, reason=reason)
-        for name, available, reason in _core.isa_report()
+        IsaStatus(name=name, available=available, reason=reason) for name, available, reason in report
     )
 
 
 def available_isas() -> tuple[str, ...]:
     """Names of those that can run here, slowest first."""
     return tuple(status.name for status in isa_report() if status.available)
+
+
+def available_int8_isas() -> tuple[str, ...]:
+    """The same for 8-bit products."""
+    return tuple(status.name for status in int8_isa_report() if status.available)
 
 
 def cuda_status() -> CudaStatus:

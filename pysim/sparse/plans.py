@@ -41,12 +41,14 @@ class SpmmPlan:
         relu: Whether negative results become zero.
         trainable: Whether ``weight_gradient`` will be called.
         transposed: Multiply by W^T instead: m and k change places below.
+        weight_dtype: How the plan keeps its weights: ``float32``, or ``bfloat16`` for half the memory. Those
+            are rounded to nearest even; the result is that of the rounded weights in float32.
         isa: ``scalar``, ``avx2`` or ``avx512``; default: ``PYSIM_ISA`` if set, else the fastest available.
         threads: At most this many; the bits of the result do not depend on it.
 
     Raises:
-        ConfigError: The bias has another length, the instruction set is unknown or not available here, or
-            threads is out of range.
+        ConfigError: The bias has another length, the weight type or the instruction set is unknown or not
+            available here, or threads is out of range.
     """
 
     def __init__(
@@ -57,12 +59,15 @@ class SpmmPlan:
         relu: bool = False,
         trainable: bool = False,
         transposed: bool = False,
+        weight_dtype: str = "float32",
         isa: str | None = None,
         threads: int = 1,
     ) -> None:
         check_matrix(matrix, "spmm")
         if trainable and transposed:
             raise ConfigError("spmm: expected at most one of trainable and transposed, got both")
+        if weight_dtype not in ("float32", "bfloat16"):
+            raise ConfigError(f"weight_dtype: expected float32 or bfloat16, got {weight_dtype!r}")
         self._m = matrix.grid.k if transposed else matrix.grid.m
         self._values_shape = matrix.values.shape if trainable else None
         with as_config_error("spmm"):
@@ -72,6 +77,7 @@ class SpmmPlan:
                 relu=relu,
                 trainable=trainable,
                 transposed=transposed,
+                bfloat16=weight_dtype == "bfloat16",
                 isa=isa_name(isa),
                 threads=integer(threads, "threads"),
             )

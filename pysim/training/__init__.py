@@ -2,6 +2,7 @@
 
 from pysim.training.batches import Batches
 from pysim.training.checkpoint import check_state, load_tensors, load_weights, save_tensors
+from pysim.training.device import DEVICES, check_bf16, find_device, has_bf16
 from pysim.training.evaluation import Progress, evaluate, no_progress, reestimate_batch_norm
 from pysim.training.hooks import GROWING, GrowingMasks, Masks, Snapshot, StepHook
 from pysim.training.loop import TrainConfig, apply_masks, train
@@ -16,6 +17,7 @@ from pysim.training.pruned_file import (
 from pysim.training.state import StateWarning, exclusive_state, remove_state
 
 __all__ = [
+    "DEVICES",
     "GROWING",
     "Batches",
     "GrowingMasks",
@@ -27,9 +29,12 @@ __all__ = [
     "StepHook",
     "TrainConfig",
     "apply_masks",
+    "check_bf16",
     "check_state",
     "evaluate",
     "exclusive_state",
+    "find_device",
+    "has_bf16",
     "is_pruned_file",
     "load_pruned",
     "load_tensors",

@@ -1,4 +1,8 @@
-"""Batches of normalised images: channels last; in training cropped, flipped and in seeded order."""
+"""Batches of normalised images: channels last; in training cropped, flipped and in seeded order.
+
+The images lie on the device that trains, and are cut there; order, crops and flips are drawn on the CPU, so
+that they do not depend on the device.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +20,23 @@ class Batches:
     Args:
         dataset: The images; kept as uint8, normalised batch by batch.
         crop_pad: Zero border in pixels within which training crops move.
+        device: Where they are kept and handed out.
     """
 
-    def __init__(self, dataset: Dataset, *, crop_pad: int) -> None:
+    def __init__(self, dataset: Dataset, *, crop_pad: int, device: torch.device | None = None) -> None:
+        self.device = device or torch.device("cpu")
         shape = (1, -1, 1, 1)
-        self._mean = torch.tensor(dataset.mean, dtype=torch.float32).view(shape)
-        self._std = torch.tensor(dataset.std, dtype=torch.float32).view(shape)
+        self._mean = torch.tensor(dataset.mean, dtype=torch.float32).view(shape).to(self.device)
+        self._std = torch.tensor(dataset.std, dtype=torch.float32).view(shape).to(self.device)
         self._crop_pad = crop_pad
         self._height, self._width = dataset.image_size
         train = torch.from_numpy(dataset.train_images.copy())
         border = (crop_pad, crop_pad, crop_pad, crop_pad)
-        self._train = torch.nn.functional.pad(train, border).permute(0, 2, 3, 1).contiguous()
-        self._train_labels = torch.from_numpy(dataset.train_labels.astype("int64"))
-        self._test = torch.from_numpy(dataset.test_images.copy())
-        self._test_labels = torch.from_numpy(dataset.test_labels.astype("int64"))
+        padded = torch.nn.functional.pad(train, border).permute(0, 2, 3, 1).contiguous()
+        self._train = padded.to(self.device)
+        self._train_labels = torch.from_numpy(dataset.train_labels.astype("int64")).to(self.device)
+        self._test = torch.from_numpy(dataset.test_images.copy()).to(self.device)
+        self._test_labels = torch.from_numpy(dataset.test_labels.astype("int64")).to(self.device)
 
     @property
     def train_count(self) -> int:
@@ -57,6 +64,7 @@ class Batches:
             if flip:
                 flipped = torch.rand(count, 1, generator=generator) < 0.5
                 cols = torch.where(flipped, cols.flip(1), cols)
+            indices, rows, cols = (spot.to(self.device) for spot in (indices, rows, cols))
             images = self._train[indices[:, None, None], rows[:, :, None], cols[:, None, :]]
             yield self._normalise(images.permute(0, 3, 1, 2)), self._train_labels[indices]
 

@@ -26,7 +26,7 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], note: dict[str, object]
     Raises:
         OSError: The disk refuses; what was at ``path`` is still there.
     """
-    plain = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # One key, because the order in which safetensors writes several changes from call to call.
     metadata = {_NOTE: json.dumps(note | {_CHECKSUM: _checksum(plain, note)}, sort_keys=True)}
 

@@ -25,14 +25,15 @@ def evaluate(
     what: str = "testing",
     progress: Progress = no_progress,
 ) -> float:
-    """Accuracy on the test images, in percent."""
-    model.eval()
+    """Accuracy on the test images, in percent; on the device of ``batches``, then back on the CPU."""
+    model.eval().to(batches.device)
     correct = seen = 0
     with torch.inference_mode():
         for images, labels in batches.test(batch_size):
             correct += int((model(images).argmax(dim=1) == labels).sum())
             seen += len(labels)
             progress(what, seen, batches.test_count)
+    model.to("cpu")
     return 100.0 * correct / seen
 
 
@@ -51,11 +52,12 @@ def reestimate_batch_norm(
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a plain mean over the batches that follow
-    model.train()
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    device = batches.device
+    model.train().to(device)
+    with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(0)  # of dropout, which is active with the norms
         for chunk in batches.train_head(images).split(batch_size):
             model(chunk)
-    model.eval()
+    model.eval().to("cpu")
     for norm, momentum in saved:
         norm.momentum = momentum

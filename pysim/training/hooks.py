@@ -68,7 +68,7 @@ class Snapshot(StepHook):
 
     def begin_step(self, model: nn.Module, step: int, total: int) -> None:
         if step == self._step:
-            self.tensors = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+            self.tensors = {name: tensor.clone().cpu() for name, tensor in model.state_dict().items()}
 
     def state(self) -> dict[str, Tensor]:
         return self.tensors
@@ -199,12 +199,12 @@ class RigL(GrowingMasks):
         for name, mask in self.block_masks.items():
             module = modules[name]
             count = min(round(share * mask.blocks_kept), mask.blocks_total - mask.blocks_kept)
-            weights = mean_magnitude(as_matrices(module, module.weight), mask.grid)
+            weights = mean_magnitude(as_matrices(module, module.weight, mask.grid.order), mask.grid)
             stay = top_blocks(np.where(mask.keep, weights, -np.inf), mask.blocks_kept - count)
             slope = module.weight.grad
             if slope is None:
                 raise ValueError(f"{name}: expected a gradient, got none")
-            steep = mean_magnitude(as_matrices(module, slope), mask.grid)
+            steep = mean_magnitude(as_matrices(module, slope, mask.grid.order), mask.grid)
             # A block that has just gone may come back, as in the paper; one that stays cannot come twice.
             come = top_blocks(np.where(stay, -np.inf, steep), count)
             moved[name] = BlockMask(grid=mask.grid, keep=stay | come)

@@ -7,6 +7,7 @@ with the same settings, goes on from there to the same result, bit for bit, on t
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch.nn.functional import cross_entropy
 
 from pysim.errors import ConfigError
 from pysim.training.batches import Batches
+from pysim.training.device import check_bf16
 from pysim.training.evaluation import Progress, no_progress
 from pysim.training.hooks import Masks, StepHook
 from pysim.training.state import Position, load_state, remove_state, save_state
@@ -37,6 +39,7 @@ class TrainConfig:
         crop_pad: Zero border within which crops move, in pixels.
         flip: Mirror half the images left to right.
         seed: Of the order, crops and flips.
+        bf16: Convolutions and matrix products in bfloat16, as autocast chooses them; weights stay float32.
 
     Raises:
         ConfigError: A field is out of range.
@@ -52,6 +55,7 @@ class TrainConfig:
     crop_pad: int = 2
     flip: bool = True
     seed: int = 0
+    bf16: bool = False
 
     def __post_init__(self) -> None:
         checks = (
@@ -78,6 +82,11 @@ def learning_rate(config: TrainConfig, step: int, total_steps: int) -> float:
     return config.peak_lr * (total_steps - step) / (total_steps - warmup)
 
 
+def on_device(masks: Masks, device: torch.device) -> Masks:
+    """The same masks, where the weights are."""
+    return {name: mask.to(device) for name, mask in masks.items()}
+
+
 def apply_masks(model: nn.Module, masks: Masks) -> None:
     """Sets every masked weight to zero, in place."""
     with torch.no_grad():
@@ -97,12 +106,13 @@ def train(
     save_every: int = 100,
     keep_state: bool = False,
     identity: str = "",
+    channels_last: bool = True,
     progress: Progress = no_progress,
 ) -> list[float]:
-    """Trains ``model`` in place and leaves it in evaluation mode.
+    """Trains ``model`` in place, on the device of ``batches``, and leaves it on the CPU in evaluation mode.
 
     Args:
-        model: The network; its weights are moved to channels-last layout.
+        model: The network.
         batches: The data.
         config: How.
         masks: Weights held at zero, re-applied after every step.
@@ -114,6 +124,7 @@ def train(
         save_every: Steps between saves; an epoch's end is saved too.
         keep_state: Leave the last state when all is done, for a caller who has yet to write the result.
         identity: Of model and data: a state of another identity is refused.
+        channels_last: Layout of weights and images, which PyTorch's convolutions prefer and pysim's do not.
         progress: Called after every step.
 
     Returns:
@@ -121,23 +132,28 @@ def train(
 
     Raises:
         DataError: The saved state is broken or belongs to other settings, or cannot be written.
-        ConfigError: The loss is no longer finite, or ``start_step`` is out of range.
+        ConfigError: The loss is no longer finite, ``start_step`` is out of range, or bfloat16 is asked for
+            where the processor does not have it.
     """
+    device = batches.device
+    if config.bf16:
+        check_bf16(device)
     steps_per_epoch = math.ceil(batches.train_count / config.batch_size)
     total = config.epochs * steps_per_epoch
     if not 0 <= start_step <= max(total - 1, 0):
         raise ConfigError(f"training: expected a first step from 0 to {total - 1}, got {start_step}")
     hook = hook or StepHook()
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
     optimizer = _optimizer(model, config)
     settings = {**asdict(config), "start_step": start_step, "identity": identity}
     losses = []
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(config.seed)  # of whatever the model itself draws, such as dropout
-        position = Position(step=start_step, loss_sum=torch.zeros(()), seen=0)
+        position = Position(step=start_step, loss_sum=torch.zeros((), device=device), seen=0)
         if state_path is not None:
             position = load_state(state_path, model, optimizer, hook, settings, total) or position
-        masks = hook.masks or masks or {}
+        masks = on_device(hook.masks or masks or {}, device)
         apply_masks(model, masks)
         model.train()
         while position.step < total:
@@ -148,11 +164,14 @@ def train(
                 hook.begin_step(model, step, total)
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(config, step, total)
-                loss = cross_entropy(model(images), labels, label_smoothing=config.label_smoothing)
+                with torch.autocast(device.type, torch.bfloat16) if config.bf16 else nullcontext():
+                    outputs = model(images.contiguous(memory_format=layout))
+                loss = cross_entropy(outputs.float(), labels, label_smoothing=config.label_smoothing)
                 optimizer.zero_grad()
                 loss.backward()
                 changed = hook.gradients_ready(model, step, total)
                 if changed is not None:
+                    changed = on_device(changed, device)
                     _forget_momentum(model, optimizer, masks, changed)
                     masks = changed
                 optimizer.step()
@@ -171,10 +190,10 @@ def train(
                     f"training: the loss is {losses[-1]} in epoch {epoch + 1}",
                     hint="Try a lower learning rate.",
                 )
-            position = Position(step=position.step, loss_sum=torch.zeros(()), seen=0)
+            position = Position(step=position.step, loss_sum=torch.zeros((), device=device), seen=0)
             if state_path is not None:
                 save_state(state_path, model, optimizer, hook, settings, position)
-    model.eval()
+    model.eval().to("cpu")
     if state_path is not None and not keep_state:
         remove_state(state_path)
     return losses

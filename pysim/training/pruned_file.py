@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from pysim.errors import ConfigError, DataError, PysimError
 from pysim.pruning import (
-    LAYOUT,
+    LAYOUTS,
     PruneConfig,
+    check_layout,
     check_masks,
     describe_masks,
     element_masks,
@@ -75,7 +76,7 @@ def save_pruned(
     note: dict[str, object] = {
         "kind": _KIND,
         "schema": _SCHEMA,
-        "layout": LAYOUT,
+        "layout": prune.layout,
         "model": model_name,
         "prune": _prune_json(prune),
         "masks": describe_masks(masks),
@@ -105,19 +106,24 @@ def load_pruned(path: Path, model_name: str, model: nn.Module) -> PrunedFile:
     tensors, note = load_tensors(path)
     if note.get("kind") != _KIND:
         raise DataError(f"{path}: expected a pruned network, got a checkpoint without masks")
-    for field, expected in (("schema", _SCHEMA), ("layout", LAYOUT), ("model", model_name)):
+    for field, expected in (("schema", _SCHEMA), ("model", model_name)):
         if note.get(field) != expected:
             raise DataError(
                 f"{path}: expected {field} {expected!r}, got {note.get(field)!r}",
-                hint="Masks hold only for the model and the order of weights that they were made for.",
+                hint="Masks hold only for the model that they were made for.",
             )
+    if note.get("layout") not in LAYOUTS:
+        raise DataError(f"{path}: expected a layout of {', '.join(LAYOUTS)}, got {note.get('layout')!r}")
     weights, masks = split_masks(path, tensors, note.get("masks"))
     check_state(path, weights, model.state_dict())
     try:
-        check_masks(model, masks)
         prune = _read_prune(note.get("prune"))
+        check_masks(model, masks)
+        check_layout(model, masks, prune.layout)
     except (PysimError, ValueError) as error:
         raise DataError(f"{path}: {error}") from error
+    if prune.layout != note["layout"]:
+        raise DataError(f"{path}: expected layout {note['layout']!r} in its settings, got {prune.layout!r}")
     blocks = {(mask.grid.bh, mask.grid.bw) for mask in masks.values()}
     if blocks != {prune.block}:
         raise DataError(f"{path}: expected masks of block {prune.block}, got {sorted(blocks)}")
@@ -138,12 +144,15 @@ def _read_prune(fields: object) -> PruneConfig:
         "prune_all": bool,
         "score": str,
         "scope": str,
+        "layout": str,
         "structured": bool,
         "mask": str,
         "only": list,
         "keep_dense": list,
         "seed": int,
     }
+    if isinstance(fields, dict):
+        fields = {"layout": "kh,kw,cin", **fields}  # files from before there were others do not say it
     if not isinstance(fields, dict) or set(fields) != set(kinds):
         raise ValueError(f"expected the settings {', '.join(kinds)}")
     for name, kind in kinds.items():

@@ -68,7 +68,7 @@ def save_state(
         if momentum is not None:  # none for a parameter that the loss does not reach
             tensors[f"momentum.{name}"] = momentum
     tensors |= {f"hook.{name}": tensor for name, tensor in hook.state().items()}
-    tensors |= {"random": torch.get_rng_state(), "loss_sum": position.loss_sum}
+    tensors |= {"loss_sum": position.loss_sum} | _random_states(position.loss_sum.device)
     note: dict[str, object] = {"settings": dict(settings), "step": position.step, "seen": position.seen}
     try:
         save_tensors(_next(path), tensors, note)
@@ -140,7 +140,8 @@ def load_state(
     parameters = dict(model.named_parameters())
     expected = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     expected |= {f"momentum.{name}": p for name, p in parameters.items() if f"momentum.{name}" in tensors}
-    expected |= {"random": torch.get_rng_state(), "loss_sum": torch.zeros(())}
+    device = next(iter(parameters.values())).device
+    expected |= {"loss_sum": torch.zeros(())} | _random_states(device)
     of_hook = {name: tensor for name, tensor in tensors.items() if name.startswith("hook.")}
     check_state(path, {n: t for n, t in tensors.items() if n not in of_hook}, expected)
     try:
@@ -154,7 +155,15 @@ def load_state(
             momentum.copy_(tensors[f"momentum.{name}"])
             optimizer.state[parameter]["momentum_buffer"] = momentum
     torch.set_rng_state(tensors["random"])
-    return Position(step=step, loss_sum=tensors["loss_sum"], seen=seen)
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(tensors["random.cuda"], device)
+    return Position(step=step, loss_sum=tensors["loss_sum"].to(device), seen=seen)
+
+
+def _random_states(device: torch.device) -> dict[str, Tensor]:
+    """Of torch's generators that training draws from: the CPU's, and a GPU's if it trains."""
+    states = {"random": torch.get_rng_state()}
+    return states | {"random.cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else states
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, object]] | None:

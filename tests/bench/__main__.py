@@ -11,25 +11,17 @@ Ratios are of calls made in turn in this one process; the spread is first to thi
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
-import torch
-from torch.nn.functional import cross_entropy
-
-from pysim.data import load_dataset
-from pysim.models import InputShape, build_model
-from pysim.pruning import PruneConfig, element_masks, prune_one_shot
 from pysim.report.table import format_table
-from pysim.runner.methods import finetune_config
-from pysim.training import Batches, train
-from tests.bench.case import Case, make_case, ratios, seconds
+from tests.bench.case import Case, make_case, seconds
 from tests.bench.kernels import CASES as KERNEL_CASES
 from tests.bench.simulators import SIMULATOR_CASES
+from tests.bench.training import TRAINING_CASES
 
 
 def help_is_instant() -> Iterator[Case]:
@@ -38,35 +30,11 @@ def help_is_instant() -> Iterator[Case]:
     yield make_case("pysim --help", "<= 150", "ms", 1e3 * samples)
 
 
-def finetuning_against_a_bare_loop() -> Iterator[Case]:
-    """ResNet-20: the loop of ``train`` with block masks against one without, on batches that are ready."""
-    whole = load_dataset("synthetic:1x28x28")
-    dataset = replace(whole, train_images=whole.train_images[:256], train_labels=whole.train_labels[:256])
-    config = finetune_config(epochs=1, seed=0)
-    batches = Batches(dataset, crop_pad=config.crop_pad)
-    model = build_model("resnet20", InputShape(channels=1, height=28, width=28, num_classes=10))
-    masks = element_masks(model, prune_one_shot(model, PruneConfig(block=(4, 4), sparsity=0.9)))
-    ready = list(batches.train(config.batch_size, seed=0, epoch=0, flip=True))
-    bare_model = copy.deepcopy(model).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(bare_model.parameters(), lr=0.01, momentum=0.9, nesterov=True)
-
-    def bare() -> None:
-        bare_model.train()
-        for images, labels in ready:
-            loss = cross_entropy(bare_model(images), labels, label_smoothing=config.label_smoothing)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-
-    found = ratios(bare, lambda: train(model, batches, config, masks=masks), calls=1)
-    yield make_case("fine-tuning, ResNet-20, 4x4, masks", ">= 0.95", "x bare loop's speed", found)
-
-
 CASES = (
     help_is_instant,
     *SIMULATOR_CASES,
     *KERNEL_CASES,
-    finetuning_against_a_bare_loop,
+    *TRAINING_CASES,
 )
 
 

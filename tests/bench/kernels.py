@@ -14,7 +14,16 @@ import pysim
 from pysim.models import InputShape, build_model
 from pysim.pruning import PruneConfig, prune_one_shot
 from pysim.runner import KernelBenchConfig, bench_kernels, fma_gflops
-from pysim.sparse import BsrMatrix, ConvPlan, SpmmPlan, available_isas, compress
+from pysim.sparse import (
+    BsrMatrix,
+    ConvPlan,
+    Int8ConvPlan,
+    Int8SpmmPlan,
+    SpmmPlan,
+    available_isas,
+    compress,
+    quantize_weights,
+)
 from pysim.workload import BlockGrid
 from tests.bench.case import Case, make_case, ratios, seconds
 
@@ -136,6 +145,58 @@ def spmm_two_threads() -> Iterator[Case]:
     yield make_case("spmm 768 x 768, n = 512, 90 %, block 4, 2 threads", ">= 1.5", "x one thread", found)
 
 
+def int8_against_float32() -> Iterator[Case]:
+    """8 bits in and out, against pysim's own float32 product of the same blocks."""
+    for n in (1, 64, 512):
+        for block in (4, 8, 16):
+            grid, w = _problem(768, 768, block)
+            matrix = BsrMatrix.from_dense(w, grid)
+            small, scale = quantize_weights(matrix)
+            q = torch.randint(0, 256, (768, n), dtype=torch.uint8)
+            x = q.float()
+            float32 = SpmmPlan(matrix, threads=1)
+            sums = Int8SpmmPlan(small, threads=1)
+            assert torch.equal(sums(q).double(), torch.from_numpy(small.to_dense()).double() @ q.double())
+            plan = Int8SpmmPlan(small, scale=scale / 100, output="uint8", output_zero_point=128, threads=1)
+            y, y8 = torch.empty(768, n), torch.empty(768, n, dtype=torch.uint8)  # made once: memory is not it
+            found = ratios(lambda: float32(x, y), lambda: plan(q, y8), calls=50 if n == 1 else 10)  # noqa: B023
+            name = f"int8 spmm 768 x 768, n = {n}, 90 %, block {block}, {plan.isa}, 1 thread"
+            goal = ">= 1" if n == 1 else ">= 2 (AVX-512 VNNI)"
+            yield make_case(name, goal, "x pysim float32", found)
+
+
+def int8_convolution_against_float32() -> Iterator[Case]:
+    """3 x 3 layers of ResNet-20 and ResNet-18, 8 bits in and out, against pysim's own float32."""
+    layers = ((16, 28, 1), (32, 14, 1), (64, 7, 1), (64, 56, 2), (128, 28, 2), (256, 14, 2))
+    for channels, side, goal in layers:
+        grid, w = _problem(channels, 9 * channels, 4, positions=9)
+        matrix = BsrMatrix.from_dense(w, grid)
+        small, scale = quantize_weights(matrix)
+        q = torch.randint(0, 256, (1, channels, side, side), dtype=torch.uint8)
+        x, window = q.float(), {"kernel_size": (3, 3), "padding": (1, 1)}
+        float32 = ConvPlan([matrix], **window)
+        plan = Int8ConvPlan([small], scale=scale / 100, output="uint8", output_zero_point=128, **window)
+        dense = small.to_dense().reshape(channels, 3, 3, channels).transpose(0, 3, 1, 2)
+        sums = conv2d(q.double(), torch.from_numpy(dense.copy()).double(), padding=1)
+        assert torch.equal(Int8ConvPlan([small], **window)(q).double(), sums)
+        y, y8 = float32(x), plan(q)
+        found = ratios(lambda: float32(x, y), lambda: plan(q, y8), calls=20)  # noqa: B023
+        name = f"int8 conv {channels} x {side} x {side}, batch 1, 90 %, block 4, 1 thread"
+        yield make_case(name, f">= {goal} (AVX-512 VNNI)", "x pysim float32", found)
+
+
+def bfloat16_against_float32() -> Iterator[Case]:
+    """A matrix whose weights do not stay in the second-level cache, few columns."""
+    for n in (1, 8):
+        grid, w = _problem(4096, 4096, 4)
+        matrix = BsrMatrix.from_dense(w, grid)
+        x = torch.randn(4096, n)
+        float32, plan = SpmmPlan(matrix, threads=1), SpmmPlan(matrix, weight_dtype="bfloat16", threads=1)
+        found = ratios(lambda: float32(x), lambda: plan(x), calls=5)  # noqa: B023
+        name = f"bfloat16 spmm 4096 x 4096, n = {n}, 90 %, block 4, {plan.isa}, 1 thread"
+        yield make_case(name, ">= 1", "x pysim float32", found)
+
+
 def convolution_against_dense() -> Iterator[Case]:
     """3 x 3 layers of ResNet-20 at 28 x 28 and of ResNet-18, against eager conv2d and prepacked oneDNN.
 
@@ -226,6 +287,9 @@ CASES = (
     spmm_share_of_peak,
     spmm_call_overhead,
     spmm_two_threads,
+    int8_against_float32,
+    int8_convolution_against_float32,
+    bfloat16_against_float32,
     convolution_against_dense,
     networks,
 )

@@ -252,3 +252,14 @@ def test_kernels_are_drawn(tmp_path):
     refused = pysim(*args, "--plot", str(tmp_path / "speedup.txt"))
     assert refused.returncode == 2
     assert "expected a name that ends in .png or .svg" in refused.stderr
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_kernels_of_fewer_bits_are_measured_beside_float32(dtype):
+    done = pysim("bench", "kernels", "--size", "48x64", "--n", "20", "--dtype", dtype, "--json")
+    assert done.returncode == 0, done.stderr
+    data = json.loads(done.stdout)
+    assert data["dtype"] == dtype
+    (row,) = data["rows"]
+    assert row["peers"]["pysim float32"] > 0
+    assert row["max_error"] <= 1

@@ -422,3 +422,40 @@ def test_an_impossible_machine_is_refused_with_file_and_line(text, line, message
         load_hardware(str(path))
     assert message in str(caught.value)
     assert f"odd.toml:{line}: " in str(caught.value)
+
+
+def test_all_values_that_exclude_each_other_are_told_at_once(tmp_path):
+    """On lines 1 to 16: a skip mode without its dataflow, a latency that is too many cycles, a row that is no
+    whole number of bursts, and a refresh that takes longer than the time between two."""
+    path = tmp_path / "odd.toml"
+    text = f"{MEMORY_TEXT}{DRAM_TEXT.format(row='100 B', t_refi='30 cycles')}"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_hardware(str(path), ["array.dataflow=is", "array.skip=mux", "memory.latency=2000000000 cycles"])
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "odd.toml: expected a hardware description, got 4 mistakes"
+    told = {line.strip().split(": ")[1]: line for line in lines[1:]}
+    assert told["memory.dram.row_bytes"].startswith("  odd.toml:11: ")
+    assert told["memory.dram.t_refi"].startswith("  odd.toml:16: ")
+    assert (
+        told["memory.latency"]
+        == "  --set: memory.latency: expected at most 1000000000 cycles, got 2000000000"
+    )
+    assert told["accelerator.skip"].endswith(", got mux. Choose dataflow ws or os to use mux.")
+
+
+def test_a_missing_clock_does_not_hide_what_excludes_each_other(write):
+    text = FULL.replace('clock = "800 MHz"\n', "").replace('dataflow = "os"', 'dataflow = "is"')
+    message = error_of(write("npu.toml", text), ["array.dataflow=is"])
+    assert "memory.bandwidth: expected a clock" in message
+    assert "accelerator.skip: expected one of none, tile, gather with dataflow is" in message
+    assert "t_rp + t_rfc" not in message
+
+
+def test_a_machine_in_python_tells_all_that_is_wrong_with_it():
+    with pytest.raises(ConfigError) as caught:
+        Accelerator(rows=0, cols=4, cores=2000, dataflow="is", skip="mux")
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "expected settings that go together, got 3 mistakes"
+    fields = ["accelerator.rows", "accelerator.cores", "accelerator.skip"]
+    assert [line.strip().split(":")[0] for line in lines[1:]] == fields

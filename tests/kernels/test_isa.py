@@ -24,6 +24,12 @@ ISA_TABLES = {
     "emulated16": "kEmulated16Kernels",
     "array_avx2": "kAvx2Array",
     "array_avx512": "kAvx512Array",
+    "bfloat16_avx2": "kAvx2Bfloat16",
+    "bfloat16_avx512": "kAvx512Bfloat16",
+    "int8_avx2": "kAvx2Int8",
+    "int8_avx_vnni": "kAvxVnniInt8",
+    "int8_avx512_vnni": "kAvx512VnniInt8",
+    "int8_emulated16": "kEmulated16Int8",
 }
 
 MULTIPLY = """

@@ -15,8 +15,18 @@ def test_examples_of_the_kernels_page_are_true():
 
 
 def test_tiles_on_the_page_are_those_of_the_sources():
-    for name in ("avx2", "avx512", "emulated16"):
-        source = (ROOT / "csrc" / "kernels" / f"{name}.cpp").read_text()
+    sources = (
+        "avx2",
+        "avx512",
+        "emulated16",
+        "int8_avx2",
+        "int8_avx_vnni",
+        "int8_avx512_vnni",
+        "int8_emulated16",
+    )
+    for file in sources:
+        name = file.removeprefix("int8_")
+        source = (ROOT / "csrc" / "kernels" / f"{file}.cpp").read_text()
         tiles = re.search(r"kTileVectors\[.*\] = \{0, (.*)\};", source)[1]
         lanes = re.search(r"kLanes = (\d+);", source)[1]
         assert f"| `{name}` | {lanes} | {tiles} |" in PAGE.read_text()

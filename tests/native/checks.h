@@ -31,5 +31,6 @@ inline void expect(bool holds, const char* what) {
 
 void check_kernels(int rounds);
 void check_simulator(int rounds);
+void check_small_weights(int rounds);
 
 }  // namespace pysim_checks

@@ -1,4 +1,6 @@
-// Both engines on random layers: equal cycles, and values that are exact.
+// Both engines on random layers, with and without memory: equal cycles, and values that are exact.
+#include <stdexcept>
+
 #include "checks.h"
 #include "sim/array_kernels.h"
 #include "sim/cycle_engine.h"
@@ -42,6 +44,30 @@ void check_simulator(int rounds) {
             simulate_cycle(array, layer, w.data(), x.data(), y.data(), {.kernels = *kernels});
         expect(counts.cycles == simulate_event(array, layer).cycles, "cycles of the engines");
         expect(y == expected, "values of the cycle engine");
+        array.cores = draw(rng, 1, 3);
+        array.swapped = draw(rng, 0, 1) != 0;
+        array.piece = draw(rng, 1, 8);
+        MemoryConfig memory;
+        memory.input_capacity = draw(rng, 1, 200);
+        memory.weight_capacity = draw(rng, 1, 400);
+        memory.output_capacity = draw(rng, 1, 400);
+        memory.bandwidth = draw(rng, 0, 4) << MemoryConfig::fraction_bits;
+        memory.latency = draw(rng, 0, 9);
+        if (draw(rng, 0, 3) == 0) {
+          memory.dram = {draw(rng, 1, 4), 64, 16, draw(rng, 0, 3), draw(rng, 0, 5), draw(rng, 0, 4), 3, 40};
+        }
+        Counts planned;
+        try {
+          planned = simulate_event(array, layer, &memory);
+        } catch (const std::invalid_argument&) {
+          continue;  // A buffer is too small.
+        }
+        if (planned.cycles > 20'000) continue;
+        const Counts stepped = simulate_cycle(array, layer, w.data(), x.data(), y.data(),
+                                              {.kernels = *kernels, .memory = &memory});
+        expect(y == expected, "values of the cycle engine with memory");
+        expect(stepped.cycles == planned.cycles, "cycles of the engines with memory");
+        expect(stepped.memory->input_bytes == planned.memory->input_bytes, "bytes of the engines");
       }
     }
   }

@@ -107,7 +107,9 @@ def test_the_command_draws_an_unfinished_study(tmp_path, capsys):
     out, err = capsys.readouterr()
     assert (left.value.code, err) == (0, "")
     assert json.loads(out) == {"files": names, "complete": False}
-    assert "not all planned trials" in (tmp_path / "t.svg").read_text()
+    drawn = (tmp_path / "t.svg").read_text()
+    assert "not all planned trials" in drawn
+    assert "<!-- 1x16 -->" in drawn  # beside 4x4, which the line by block size goes through
     for args, message in (
         ([str(path), "--out", "t.pdf"], "expected a name that ends in .png or .svg, got t.pdf"),
         ([names[1], "--out", names[1]], "not a readable results file"),

@@ -15,6 +15,7 @@ from pysim.report import render_prune
 from pysim.result import Sample
 from pysim.runner import METHODS, PruneRunConfig, RunConfig, prune, run
 from pysim.runner.methods import make_plan
+from pysim.runner.speedup import accelerator_for
 from pysim.runner.stages import Source, dense_network, fresh_model, pruned_network
 from pysim.training import TrainConfig, no_progress, train
 
@@ -236,3 +237,27 @@ def test_mean_and_spread_by_hand():
     assert (sample.mean, sample.n) == (3.0, 3)
     assert sample.sd == pytest.approx(float(Fraction(7)) ** 0.5)
     assert Sample.of([4.0]).sd is None
+
+
+@pytest.mark.parametrize("layout", ["kernel", "oihw"])
+def test_other_layouts_are_trained_under_and_only_whole_kernels_are_run(tiny, tmp_path, layout):
+    out = tmp_path / "pruned.safetensors"
+    masks = replace(MASKS, layout=layout)
+    (trial,) = prune(config(tiny, method="gradual", prune=masks, out=out)).trials
+    assert trial.empty == ()
+    further = config(tiny, prune=replace(masks, sparsity=0.8), checkpoint=out)
+    assert prune(further).trials[0].blocks_kept < trial.blocks_kept
+    machine = accelerator_for("4x4", "gather")
+    run_it = RunConfig(model=tiny, blocks=(), accelerator=machine, data=DATA, checkpoint=out, measure=False)
+    if layout == "kernel":
+        assert run(run_it).runs[0].speedup > 0
+    else:
+        with pytest.raises(ConfigError, match="straddle"):
+            run(run_it)
+
+
+def test_a_method_that_moves_single_blocks_refuses_whole_kernels():
+    with pytest.raises(ConfigError, match="rigl: expected layout kh,kw,cin or oihw"):
+        plan("rigl", replace(MASKS, layout="kernel"))
+    with pytest.raises(ConfigError, match="sparse-training: expected layout"):
+        plan("one-shot", replace(MASKS, layout="oihw"), sparse_training=True)

@@ -157,7 +157,20 @@ def changed(note, **changes):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t, n: (t, n | {"layout": "oihw"}), "expected layout 'kh,kw,cin', got 'oihw'"),
+        (lambda t, n: (t, n | {"layout": "hwio"}), "a layout of kh,kw,cin, kernel, oihw, got 'hwio'"),
+        (lambda t, n: (t, n | {"layout": "oihw"}), "layout 'oihw' in its settings, got 'kh,kw,cin'"),
+        (
+            lambda t, n: (t, n | {"layout": "oihw", "prune": n["prune"] | {"layout": "oihw"}}),
+            "expected the order oihw, got kh,kw,cin",
+        ),
+        (
+            lambda t, n: (t, n | {"layout": "kernel", "prune": n["prune"] | {"layout": "kernel"}}),
+            "expected whole kernels, got some positions of one",
+        ),
+        (
+            lambda t, n: (t, n | {"masks": {k: v | {"order": "x"} for k, v in n["masks"].items()}}),
+            "expected order kh,kw,cin or oihw, got 'x'",
+        ),
         (lambda t, n: (t, n | {"model": "resnet20"}), "expected model"),
         (lambda t, n: (t, n | {"schema": 2}), "expected schema 1"),
         (lambda t, n: (t, n | {"masks": {}}), "masks cannot be read"),

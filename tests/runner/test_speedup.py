@@ -7,7 +7,7 @@ import pytest
 from pysim.errors import ConfigError
 from pysim.pruning import PruneConfig
 from pysim.runner import PruneRunConfig, RunConfig, prune, run, speedup
-from pysim.runner.speedup import Speedometer, accelerator_for
+from pysim.runner.speedup import accelerator_for, measured_speedup, simulated_speedup
 from pysim.runner.stages import Source, network_from_file
 
 DATA = "synthetic:1x8x8"
@@ -26,17 +26,18 @@ def test_the_simulated_speedup_is_that_of_a_run(network):
     model, out, source, pruned = network
     machine = accelerator_for("4x4", "gather")
     config = RunConfig(model=model, blocks=(), accelerator=machine, data=DATA, checkpoint=out, measure=False)
-    found = Speedometer(machine, source, None)(pruned, (2, 2))
-    assert found.simulated == run(config).runs[0].speedup
-    assert found.measured is None
+    image, _ = next(source.batches.test(1))
+    found = simulated_speedup(pruned.model, pruned.masks, (2, 2), image, machine)
+    assert found == run(config).runs[0].speedup
 
 
 @pytest.mark.parametrize(("others", "measured"), [(0.0, True), (0.1, True), (0.2, False), (None, False)])
 def test_only_a_machine_without_other_work_is_timed(network, monkeypatch, others, measured):
     *_, source, pruned = network
     monkeypatch.setattr(speedup, "cores_used_by_others", lambda before, after: others)
-    found = Speedometer(accelerator_for("4x4", "gather"), source, 1)(pruned, (2, 2))
-    assert (found.measured is not None) == measured
+    image, _ = next(source.batches.test(1))
+    found = measured_speedup(pruned.model, pruned.masks, image, 1)
+    assert (found is not None) == measured
 
 
 def test_a_mode_that_does_not_exist_is_refused():

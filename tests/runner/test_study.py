@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pysim.cli import main
-from pysim.errors import ConfigError
-from pysim.result import LevelResult, Trial
+from pysim.errors import ConfigError, DataError
+from pysim.result import LevelResult, Trial, by_size, squarest
+from pysim.runner import measure_study, speedup
+from pysim.runner.mask_file import load_network_masks, masks_path
 from pysim.runner.study import find_study, load_study, run_study
 from pysim.runner.verdict import (
     VERDICTS,
@@ -28,6 +30,7 @@ from pysim.runner.verdict import (
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 QUICK = Criteria(resamples=400)
 BLOCKS = ((1, 1), (2, 2), (4, 4))
+SHAPES = ((1, 1), (1, 4), (2, 2), (4, 1))
 
 
 def trial(block, seed, accuracies, sparsities=(0.9,), dense=90.0):
@@ -50,13 +53,13 @@ def trial(block, seed, accuracies, sparsities=(0.9,), dense=90.0):
     )
 
 
-def trials(means, *, noise=0.1, seeds=5, rng_seed=0):
-    """Accuracies around ``means``, one a block size, each seed with an offset of its own."""
+def trials(means, *, noise=0.1, seeds=5, rng_seed=0, blocks=BLOCKS):
+    """Accuracies around ``means``, one a block, each seed with an offset of its own."""
     rng = np.random.default_rng(rng_seed)
     return [
         trial(block, seed, [mean + offset + rng.normal(0, noise)])
         for seed, offset in enumerate(rng.normal(0, 0.5, seeds))
-        for block, mean in zip(BLOCKS, means, strict=True)
+        for block, mean in zip(blocks, means, strict=True)
     ]
 
 
@@ -93,9 +96,32 @@ def test_noise_as_large_as_the_margin_leaves_it_open():
     assert "both sides" in found.why
 
 
+@settings(max_examples=25, deadline=None)
+@given(rng_seed=st.integers(0, 2**32 - 1))
+def test_shapes_are_compared_with_the_square_of_as_many_weights_and_with_no_other(rng_seed):
+    """Single weights, far better, are of another size and are not in question."""
+
+    def decided(means):
+        return decide("shape", trials(means, rng_seed=rng_seed, blocks=SHAPES), QUICK)
+
+    alike = decided([95, 88, 88, 88])
+    assert alike.answer == "supported"
+    assert [item.name for item in alike.evidence] == [
+        "accuracy of block 1x4 less that of 2x2",
+        "accuracy of block 4x1 less that of 2x2",
+    ]
+    assert decided([88, 88, 88, 86]).answer == "not supported"
+
+
+def test_the_squarest_of_blocks_without_a_square_is_the_lower_one():
+    assert squarest([(1, 8), (4, 2), (2, 4)]) == (2, 4)
+    assert by_size([(1, 4), (1, 1), (2, 2)]) == {4: [(1, 4), (2, 2)], 1: [(1, 1)]}
+
+
 @pytest.mark.parametrize("study", VERDICTS)
 def test_few_seeds_decide_nothing_however_clear_they_look(study):
-    found = decide(study, trials([90, 80, 70], noise=0.0, seeds=4), QUICK)
+    blocks = SHAPES[1:] if VERDICTS[study].shapes else BLOCKS
+    found = decide(study, trials([90, 80, 70], noise=0.0, seeds=4, blocks=blocks), QUICK)
     assert found.answer == "undecided at this budget"
     assert "4 seeds, at least 5" in found.why
 
@@ -159,8 +185,7 @@ def test_every_study_has_its_presets_page_and_script(name):
     study = load_study(find_study(str(EXPERIMENTS / name)))
     assert {"smoke", "cpu", "full"} <= set(study.presets)
     assert study.name == name
-    for preset in set(study.presets) - {"smoke"}:
-        assert len(study.presets[preset].seeds) >= study.presets[preset].criteria.min_seeds
+    assert len(study.presets["full"].seeds) >= study.presets["full"].criteria.min_seeds
     page = (EXPERIMENTS / name / "README.md").read_text()
     assert study.claim in page.replace("\n", " ")
     assert (EXPERIMENTS / name / "run.sh").stat().st_mode & 0o100
@@ -195,7 +220,7 @@ def test_the_full_preset_reads_cifar10_and_comes_to_a_verdict(tiny, tmp_path, na
     small = replace(
         study.presets["full"],
         model="lenet300",
-        blocks=((1, 1), (16, 16)),
+        blocks=((4, 4), (1, 16)) if name == "shape" else ((1, 1), (16, 16)),
         seeds=(0, 1),
         sparsity=0.36,
         more_sparsities=(),
@@ -306,6 +331,7 @@ method = "one-shot"
         ('"1x4"', '"4x"', "expected a size"),
         ('[1, "1x4"]', "[]", "expected a list"),
         ('[1, "1x4"]', '[2, "1x4"]', "at least 2 sizes"),
+        ('study = "finetune"', 'study = "shape"', "two shapes with equally many weights"),
         ("sparsity = 0.5", "sparsity = 1.5", "sparsity"),
         ("sparsity = 0.5", "sparsity = true", "expected float, got True"),
         ("sparsity = 0.5", "sparsity = 0.5\nspeed = 3", "speed: expected one of"),
@@ -328,3 +354,91 @@ def test_a_mistake_in_a_configuration_is_named(tmp_path, old, new, message):
     (tmp_path / "config.toml").write_text(GOOD.replace(old, new))
     with pytest.raises(ConfigError, match=message):
         load_study(tmp_path)
+
+
+@pytest.fixture
+def finished(tiny, tmp_path):
+    study = load_study(EXPERIMENTS / "finetune")
+    out = tmp_path / "results.json"
+    run_study(study, "smoke", out=out)
+    return study, out
+
+
+def test_measuring_times_the_first_seed_from_its_masks_and_trains_nothing(finished, monkeypatch, tmp_path):
+    study, out = finished
+    before = json.loads(out.read_text())
+    monkeypatch.setenv("PYSIM_CACHE", str(tmp_path / "empty"))  # the masks' file must do
+    monkeypatch.setattr(speedup, "cores_used_by_others", lambda before, after: 0.0)
+    found = measure_study(study, "smoke", out=out, threads=1)
+    after = json.loads(out.read_text())
+    assert (found.results, found.disturbed) == (after, ())
+    assert after["measured_threads"] == 1
+    for was, now in zip(before["trials"], after["trials"], strict=True):
+        timed = now["levels"][0].pop("measured_speedup")
+        assert (timed is not None) == (now["seed"] == 0)
+        del was["levels"][0]["measured_speedup"]
+    del after["measured_threads"]
+    assert after == before
+    assert not (tmp_path / "empty").exists()
+
+
+def test_a_disturbed_timing_is_left_out_and_the_next_call_tries_it_again(finished, monkeypatch):
+    study, out = finished
+    busy = iter([0.0, 0.5, 0.0, 0.0])
+    monkeypatch.setattr(speedup, "cores_used_by_others", lambda before, after: next(busy))
+    found = measure_study(study, "smoke", out=out, threads=1)
+    assert found.disturbed == (((4, 4), 0.5),)
+    kept = [t["levels"][0]["measured_speedup"] for t in found.results["trials"] if t["seed"] == 0]
+    assert [value is None for value in kept] == [False, True, False, False]
+    monkeypatch.setattr(speedup, "cores_used_by_others", lambda before, after: 0.0)
+    again = measure_study(study, "smoke", out=out, threads=1)
+    assert again.disturbed == ()
+    assert again.results["trials"][0]["levels"] == found.results["trials"][0]["levels"]
+
+
+def test_the_masks_beside_the_results_are_those_of_the_networks(finished):
+    _, out = finished
+    found = load_network_masks(masks_path(out), "finetune", "smoke")
+    assert set(found) == {"1x1 0.5", "4x4 0.5", "1x1 0.75", "4x4 0.75"}
+    for name, masks in found.items():
+        total = sum(mask.blocks_total for mask in masks.values())
+        kept = sum(mask.blocks_kept for mask in masks.values())
+        assert 1 - kept / total == pytest.approx(float(name.split()[1]), abs=1e-3)
+
+
+def test_measuring_refuses_what_does_not_belong_together(finished):
+    study, out = finished
+    with pytest.raises(DataError, match="expected study 'reinit', got 'finetune'"):
+        load_network_masks(masks_path(out), "reinit", "smoke")
+    results = json.loads(out.read_text())
+    for field, value in (("preset", "short"), ("model", "lenet5"), ("trials", [{"seed": 0}])):
+        out.write_text(json.dumps(results | {field: value}))
+        with pytest.raises(DataError, match=field):
+            measure_study(study, "smoke", out=out, threads=1)
+    out.write_text(json.dumps(results))
+    data = masks_path(out).read_bytes()
+    masks_path(out).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(DataError, match="damaged"):
+        measure_study(study, "smoke", out=out, threads=1)
+    masks_path(out).unlink()
+    with pytest.raises(DataError, match="not a readable"):
+        measure_study(study, "smoke", out=out, threads=1)
+    out.unlink()
+    with pytest.raises(DataError, match="no such file") as refused:
+        measure_study(study, "smoke", out=out, threads=1)
+    assert "without --measure" in refused.value.hint
+
+
+def test_the_command_measures_in_a_step_of_its_own(finished, capsys, monkeypatch):
+    _, out = finished
+    monkeypatch.setattr(speedup, "cores_used_by_others", lambda before, after: 1.0)
+    folder = str(EXPERIMENTS / "finetune")
+    with pytest.raises(SystemExit) as left:
+        main(["experiment", folder, "--out", str(out), "--measure", "--threads", "1"])
+    printed, _ = capsys.readouterr()
+    assert left.value.code == 0
+    assert printed.splitlines()[-1].startswith("not timed, as other programs used the machine: 1x1 at 50 %")
+    with pytest.raises(SystemExit) as left:
+        main(["experiment", folder, "--out", str(out), "--measure", "--data", "synthetic"])
+    assert left.value.code == 2
+    assert "--measure takes the preset's own data" in capsys.readouterr().err

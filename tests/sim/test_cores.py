@@ -63,6 +63,19 @@ def test_stepped_cores_agree_with_the_event_engine_and_compute_the_product(dataf
 
 @each_mode
 @examples
+@given(data=st.data(), cores=st.integers(1, 5), bandwidth=st.sampled_from([0.5, 4.0, None]))
+def test_both_engines_report_the_same_cycles_for_every_core(dataflow, skip, data, cores, bandwidth):
+    grid, mask, n = data.draw(layers())
+    memory = Memory(input_bytes=2**12, weight_bytes=2**12, output_bytes=2**12, bandwidth=bandwidth)
+    for given_memory in (None, memory):
+        hw = dataclasses.replace(data.draw(machines(dataflow, skip, cores)), memory=given_memory)
+        w, x = np.ones((grid.m, grid.k), np.float32), np.ones((grid.k, n), np.float32)
+        stepped = simulate_gemm(w, x, block=(grid.bh, grid.bw), accelerator=hw, engine="cycle", mask=mask)
+        assert stepped.cores == simulate_layer(grid, mask, n, hw).cores
+
+
+@each_mode
+@examples
 @given(data=st.data())
 def test_more_cores_never_cost_cycles_and_do_the_same_work(dataflow, skip, data):
     grid, mask, n = data.draw(layers())

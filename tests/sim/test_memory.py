@@ -59,7 +59,8 @@ def test_a_channel_without_limits_costs_no_cycle(dataflow, skip, data):
         assert (free.cycles, free.memory.stall_cycles) == (alone.cycles, 0)
         # With the ranges of positions apart, in as many cycles, there are more folds and fewer bytes.
         assert free.folds >= alone.folds
-        assert dataclasses.replace(free, memory=None, folds=alone.folds) == alone
+        # Cores that end before the last one may then take other cycles than alone.
+        assert dataclasses.replace(free, memory=None, folds=alone.folds, cores=alone.cores) == alone
 
 
 @each_mode
