@@ -305,7 +305,9 @@ def _aligned(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def _memory(tensor: Tensor) -> tuple[int, int]:
-    """The address of the first element, and the bytes of the storage from there on."""
+    """The address of the first element, and the bytes of the storage from there on; (0, 0) if it is empty."""
+    if tensor.numel() == 0:  # may begin behind the end of its storage
+        return 0, 0
     storage = tensor.untyped_storage()
     return tensor.data_ptr(), int(storage.nbytes()) - int(tensor.storage_offset()) * tensor.element_size()
 

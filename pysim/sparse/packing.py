@@ -39,10 +39,11 @@ def keep(kind: Hashable, tensors: tuple[Tensor, ...], make: Callable[[], MadeT])
     versions = tuple(t._version for t in tensors)
     entry = _kept.get(key)
     if entry is None or entry[1] != versions or any(reference.expired() for reference in entry[0]):
-        for old in [k for k, held in _kept.items() if any(r.expired() for r in held[0])]:
-            del _kept[old]
-        while len(_kept) >= _MAX_KEPT:
-            del _kept[next(iter(_kept))]
+        # Copies of the items, and pop: other threads may be at it too.
+        for old in [k for k, held in list(_kept.items()) if any(r.expired() for r in held[0])]:
+            _kept.pop(old, None)
+        for old in list(_kept)[: max(0, len(_kept) + 1 - _MAX_KEPT)]:
+            _kept.pop(old, None)
         entry = tuple(StorageWeakRef(t.untyped_storage()) for t in tensors), versions, make()
         _kept[key] = entry
     return entry[2]  # type: ignore[return-value]

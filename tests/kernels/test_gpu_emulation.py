@@ -45,6 +45,20 @@ def whole_numbers(rng, shape, dtype):
     return torch.from_numpy(rng.integers(-4, 5, shape).astype(np.float32)).to(dtype)
 
 
+# Padded: rows of a multiple of 16 bytes, as the widest copies need, whose last copy is a partial one.
+LAYOUTS = ["tokens", "columns", "spaced tokens", "spaced columns", "padded tokens", "padded columns"]
+
+
+def laid_out(x, layout):
+    """A view (n, k) with the values of x, NaN around it."""
+    rows = x if "tokens" in layout else x.t()
+    shift, gap = {"spaced": (1, 3), "padded": (0, -rows.shape[1] % 8)}.get(layout.split()[0], (0, 0))
+    around = torch.full((rows.shape[0], shift + rows.shape[1] + gap), torch.nan, dtype=x.dtype)
+    view = around[:, shift : shift + rows.shape[1]]
+    view.copy_(rows)
+    return view if "tokens" in layout else view.t()
+
+
 def plan_of(matrices, math, limits, columns=256):
     groups = [(matrix.row_ptr, matrix.col_idx) for matrix in matrices]
     return GpuPlan(matrices[0].grid, groups, math=math, device=CPU, columns=columns, limits=limits)
@@ -73,7 +87,7 @@ def problems(draw):
 @given(
     problem=problems(),
     n=st.sampled_from([0, 1, 2, 3, 7, 8, 9, 15, 16, 17, 63, 64, 65, 130]),
-    layout=st.sampled_from(["tokens", "columns", "spaced tokens", "spaced columns"]),
+    layout=st.sampled_from(LAYOUTS),
     bias=st.booleans(),
     relu=st.booleans(),
     shared=st.sampled_from([12, 24, 99, 163, 227]),
@@ -82,15 +96,7 @@ def problems(draw):
 def test_product_is_exact_on_integers(math, problem, n, layout, bias, relu, shared, processors):
     matrix, w, rng = problem
     dtype = DTYPES[math]
-    if "spaced" in layout:
-        around = torch.full((n + 1, matrix.grid.k + 5), torch.nan, dtype=dtype)
-        x = around[:n, 3 : 3 + matrix.grid.k]
-        if layout == "spaced columns":
-            x = torch.full((matrix.grid.k, n + 3), torch.nan, dtype=dtype)[:, 1 : 1 + n].t()
-        x.copy_(whole_numbers(rng, (n, matrix.grid.k), dtype))
-    else:
-        x = whole_numbers(rng, (n, matrix.grid.k), dtype)
-        x = x if layout == "tokens" else x.t().contiguous().t()
+    x = laid_out(whole_numbers(rng, (n, matrix.grid.k), dtype), layout)
     b = whole_numbers(rng, matrix.grid.m, torch.float32) if bias else None
     plan = plan_of([matrix], math, device(shared, processors))
     packed = plan.pack(values_of([matrix], dtype), b)

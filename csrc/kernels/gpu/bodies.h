@@ -36,8 +36,17 @@ PYSIM_DEVICE void load_chunk(Cta& cta, const Arguments& a, std::int32_t chunk, s
   const std::int64_t items = panel_items(kMath, a.loading, entry.octets);
   const std::int32_t* const octets = a.octets + entry.octet_begin;
   cta.threads([&](int thread) {
-    for (std::int64_t item = thread; item < items; item += cta.size())
-      copy_item<kMath>(cta, a.x, a.loading, panel_item(kMath, a.loading, octets, first_column, item), stage);
+    // In most ways of loading a thread stays in its column.
+    ColumnPlace place{};
+    std::int64_t column = -1;
+    for (std::int64_t i = thread; i < items; i += cta.size()) {
+      const PanelItem item = panel_item(kMath, a.loading, octets, first_column, i);
+      if (item.column != column) {
+        column = item.column;
+        place = column_place(a.x, column);
+      }
+      copy_item<kMath>(cta, a.x, a.loading, item, place, stage);
+    }
   });
 }
 

@@ -59,29 +59,31 @@ PYSIM_HD int readable_bytes(const XSource& x, Math math, std::int64_t k, std::in
   return left < 16 ? static_cast<int>(left) : 16;
 }
 
-/// Makes one copy. Cta supplies copy16, which may finish later, and the rest of a row as zeros.
+/// Makes one copy; `place` is that of the item's column. Cta's copy16 may finish later, and fills up with
+/// zeros.
 template <Math kMath, class Cta>
-PYSIM_DEVICE void copy_item(Cta& cta, const XSource& x, Loading loading, const PanelItem& item, char* stage) {
+PYSIM_DEVICE void copy_item(Cta& cta, const XSource& x, Loading loading, const PanelItem& item,
+                            const ColumnPlace& place, char* stage) {
   constexpr int bytes = element_bytes(kMath);
   constexpr int vector = 16 / bytes;
   const char* const data = static_cast<const char*>(x.data);
   char* const to = stage + item.row * panel_pitch(kMath) + item.byte;
   if (loading == Loading::along_columns) {
     const int readable = readable_bytes(x, kMath, item.k, item.column);
-    const std::int64_t offset = readable == 0 ? 0 : x_offset(x, item.k, item.column);
+    const std::int64_t offset = readable == 0 ? 0 : x_offset(x, place, item.k);
     cta.copy16(to, data + offset * bytes, readable);
   } else if (loading == Loading::along_reduction) {
-    const std::int64_t first = x_offset(x, item.k, item.column);
+    const std::int64_t first = x_offset(x, place, item.k);
     if (first >= 0 && item.k + vector <= x.k) {
       cta.template scatter16<bytes>(to, panel_pitch(kMath), data + first * bytes);
     } else {
       for (int j = 0; j < vector; ++j) {
-        const std::int64_t offset = x_offset(x, item.k + j, item.column);
+        const std::int64_t offset = x_offset(x, place, item.k + j);
         cta.template copy_element<bytes>(to + j * panel_pitch(kMath), data, offset);
       }
     }
   } else {
-    cta.template copy_element<bytes>(to, data, x_offset(x, item.k, item.column));
+    cta.template copy_element<bytes>(to, data, x_offset(x, place, item.k));
   }
 }
 

@@ -18,7 +18,7 @@ struct alignas(kCount * 4) Words {
 /// Bits of X[k, column], 0 outside.
 template <Math kMath>
 PYSIM_DEVICE std::uint32_t x_bits(const XSource& x, std::int64_t k, std::int64_t column) {
-  const std::int64_t offset = x_offset(x, k, column);
+  const std::int64_t offset = x_offset(x, column_place(x, column), k);
   if (offset < 0) return 0;
   if (element_bytes(kMath) == 4) return static_cast<const std::uint32_t*>(x.data)[offset];
   return static_cast<const std::uint16_t*>(x.data)[offset];
