@@ -11,7 +11,6 @@ Ratios are of calls made in turn in this one process; the spread is first to thi
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import subprocess
 import sys
