@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CXX_SOURCES = $(shell git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.cu' 'tests/rtl/*.cpp' 'tests/native/*.cpp' 'tests/native/*.h')
 
-.PHONY: run test test-slow lint format wheel bench rtl-area fuzz sanitize clean help
+.PHONY: run test test-slow test-cuda bench-cuda lint format wheel bench rtl-area fuzz sanitize clean help
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -20,6 +20,15 @@ test-slow: $(VENV)/.installed-test ## The tests that take minutes
 
 bench: $(VENV)/.installed-test ## Benchmarks, each with its goal; leave the machine alone meanwhile
 	$(BIN)/python -m tests.bench
+
+# Where PyTorch sees the GPU: .venv, or any Python with pysim installed, as in make test-cuda CUDA_PYTHON=python3.
+CUDA_PYTHON ?= $(BIN)/python
+
+test-cuda: ## What only a GPU can show, and compute-sanitizer; status 2 without one
+	$(CUDA_PYTHON) -m tests.gpu test build/cuda-tests.json
+
+bench-cuda: ## Kernels against cuBLAS and torch's own on a GPU; status 2 without one
+	$(CUDA_PYTHON) -m tests.gpu bench build/cuda-bench.json
 
 fuzz: $(VENV)/.installed-test ## Hostile bytes for every reader of files, a minute each
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e ".[fuzz]" || \

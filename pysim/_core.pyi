@@ -249,7 +249,6 @@ def check_bsr(
 ) -> None: ...
 def isa_report() -> list[tuple[str, bool, str]]: ...
 def resolve_isa(requested: str) -> str: ...
-def cuda_status() -> tuple[bool, list[str], str]: ...
 
 # Signed input, its zero point, bias of the sums, scale, bias, output, its zero point, ReLU.
 Int8Options: TypeAlias = tuple[bool, int, list[int], list[float], list[float], str, int, bool]
@@ -295,3 +294,42 @@ def check_int8_bsr(
 ) -> None: ...
 def int8_isa_report() -> list[tuple[str, bool, str]]: ...
 def resolve_int8_isa(requested: str, *, missing: list[str] = ...) -> str: ...
+
+# Products on GPUs. Memory crosses as (address, bytes from there on).
+
+_Memory: TypeAlias = tuple[int, int]
+
+class GpuPlan:
+    def __init__(
+        self,
+        groups: list[tuple[_Grid, npt.NDArray[np.int64], npt.NDArray[np.int32]]],
+        *,
+        math: str,
+        shared_bytes: int,
+        processors: int,
+        columns: int,
+    ) -> None: ...
+    def run(
+        self,
+        *,
+        device: int,
+        stream: int,
+        image: _Memory,
+        weights: _Memory,
+        x: _Memory,
+        source: tuple[int, ...],
+        y: _Memory,
+        y_strides: tuple[int, int],
+        bias: _Memory | None,
+        workspace: _Memory | None,
+        relu: bool,
+    ) -> None: ...
+    def workspace_bytes(self, n: int) -> int: ...
+    @property
+    def image(self) -> npt.NDArray[np.uint8]: ...
+    @property
+    def places(self) -> npt.NDArray[np.int32]: ...
+    @property
+    def facts(self) -> dict[str, int]: ...
+
+def cuda_status() -> tuple[bool, list[tuple[str, int, int, int, int]], str]: ...

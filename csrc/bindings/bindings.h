@@ -5,6 +5,7 @@
 
 namespace pysim {
 
+void bind_gpu(pybind11::module_& m);
 void bind_kernels(pybind11::module_& m);
 void bind_int8(pybind11::module_& m);
 void bind_sim(pybind11::module_& m);

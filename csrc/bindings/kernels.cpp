@@ -17,7 +17,6 @@
 #include "kernels/bsr.h"
 #include "kernels/conv.h"
 #include "kernels/conv_gradient.h"
-#include "kernels/cuda_backend.h"
 #include "kernels/network.h"
 #include "kernels/spmm.h"
 #include "kernels/thread_pool.h"
@@ -512,10 +511,6 @@ void bind_kernels(py::module_& m) {
       "resolve_isa",
       [](const std::string& requested) { return std::string(isa_name(resolve_isa(requested))); },
       py::arg("requested"));
-  m.def("cuda_status", [] {
-    const CudaStatus status = cuda_status();
-    return std::make_tuple(status.built, status.devices, status.text);
-  });
 }
 
 }  // namespace pysim

@@ -114,8 +114,9 @@ inline Vec pieces(const float* x, const std::int32_t* offsets) {
 inline Vec keep_first(Vec v, int count) { return {_mm512_maskz_mov_ps(first_lanes(count), v.v)}; }
 template <int kRows>
 inline void fold(Vec v, float* sums) {
-  const __m256 high = _mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(0xff, _mm512_castps_pd(v.v), 1));
-  const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(v.v), high);
+  const __m512d both = _mm512_castps_pd(v.v);
+  const __m256 low = _mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(0xff, both, 0));
+  const __m256 half = _mm256_add_ps(low, _mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(0xff, both, 1)));
   __m128 four = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
   if constexpr (kRows == 4) {
     _mm_storeu_ps(sums, four);

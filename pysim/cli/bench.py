@@ -8,8 +8,9 @@ from pathlib import Path
 
 import click
 
-from pysim.cli.options import DEBUG, JSON, Blocks
+from pysim.cli.options import DEBUG, JSON, TIMED_DEVICE, Blocks
 from pysim.cli.progress import ProgressLine
+from pysim.errors import ConfigError
 
 
 class _Size(click.ParamType[tuple[int, int]]):
@@ -73,6 +74,7 @@ def bench() -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Also draw speedup against block shape: a .png or .svg file. Needs matplotlib.",
 )
+@TIMED_DEVICE
 @JSON
 @DEBUG
 def kernels(
@@ -85,12 +87,13 @@ def kernels(
     peers: bool,
     seed: int,
     plot: Path | None,
+    device: str,
     as_json: bool,
     debug: bool,
 ) -> None:
     """Time block-sparse products against torch's dense one, and against other libraries."""
     from pysim import runner
-    from pysim.report import check_figure, draw_bench, render_bench
+    from pysim.report import check_figure, draw_bench, render_bench, render_gpu_bench
 
     if plot is not None:
         check_figure(plot)
@@ -105,6 +108,20 @@ def kernels(
         peers=peers,
         seed=seed,
     )
+    if device == "cuda":
+        if plot is not None or dtype != "float32":
+            raise ConfigError(
+                "--device cuda: expected neither --plot nor --dtype, got one of them; it times every type "
+                "it has, and prints a table or --json"
+            )
+        with ProgressLine() as progress:
+            measured = runner.bench_gpu(config, runner.gpu_device(), progress)
+        click.echo(
+            json.dumps(measured.to_json(), indent=2, allow_nan=False)
+            if as_json
+            else render_gpu_bench(measured)
+        )
+        return
     with ProgressLine() as progress:
         result = runner.bench_kernels(config, progress)
     if plot is not None:

@@ -14,7 +14,20 @@ from pysim.cli.bench import bench as bench_commands
 from pysim.cli.experiment import experiment as experiment_command
 from pysim.cli.experiment import figure as figure_command
 from pysim.cli.hw import hw as hw_commands
-from pysim.cli.options import BF16, CHECKPOINT, DATA, DEBUG, DEVICE, INPUT, JSON, PAD32, RESUME, SET, Blocks
+from pysim.cli.options import (
+    BF16,
+    CHECKPOINT,
+    DATA,
+    DEBUG,
+    DEVICE,
+    INPUT,
+    JSON,
+    PAD32,
+    RESUME,
+    SET,
+    TIMED_DEVICE,
+    Blocks,
+)
 from pysim.cli.progress import ProgressLine
 from pysim.cli.prune import prune as prune_command
 from pysim.cli.tune import tune as tune_command
@@ -101,6 +114,7 @@ def cli() -> None:
 @click.option(
     "--threads", type=click.IntRange(1), help="Of the timed kernels. Default: 2, or 1 on a single core."
 )
+@TIMED_DEVICE
 @click.option("--explain", is_flag=True, help="Also show where each layer's cycles go, and its roofline.")
 @click.option("--no-measure", is_flag=True, help="Do not time kernels.")
 @click.option("--no-cache", is_flag=True, help="Train again even if the result is known.")
@@ -129,6 +143,7 @@ def run(
     prune_all: bool,
     batch: int | None,
     threads: int | None,
+    device: str,
     explain: bool,
     no_measure: bool,
     no_cache: bool,
@@ -160,6 +175,7 @@ def run(
         prune_all=prune_all,
         batch=batch or images or 1,
         threads=threads or runner.default_threads(),
+        device=device,
         measure=not no_measure,
         use_cache=not no_cache,
     )

@@ -67,6 +67,13 @@ DATA = click.option(
     metavar="SPEC",
     help="fashion-mnist (embedded, the default), synthetic, synthetic:CxHxW, idx:DIR or cifar10:DIR.",
 )
+TIMED_DEVICE = click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="Where kernels are timed.",
+)
 INPUT = click.option(
     "--input",
     "input_shape",

@@ -36,7 +36,7 @@ def render_bench(bench: KernelBench) -> str:
     threads = f"{bench.threads} thread{'' if bench.threads == 1 else 's'}"
     peak = ""
     if bench.peak_gflops is not None:
-        peak = f"peak: {bench.peak_gflops:.0f} GFLOP/s, multiply-adds in registers alone, measured\n"
+        peak = f"peak: {bench.peak_gflops:.0f} GFLOP/s, float32 multiply-adds in registers alone, measured\n"
     return (
         f"{bench.m} x {bench.k} times {bench.k} x n, {bench.dtype}, "
         f"{100 * bench.sparsity:g} % of blocks pruned, {bench.isa}, {threads}\n"

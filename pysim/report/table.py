@@ -319,11 +319,15 @@ def _one_call(result: RunResult) -> str:
     return "\n".join(lines)
 
 
+def _place(result: RunResult) -> str:
+    return "the GPU" if result.device == "cuda" else _count(result.threads, "thread")
+
+
 def _remarks(result: RunResult) -> str:
     lines = [_unmapped(result)]
     if any(_sparse_timings(run) for run in result.runs):
         lines.append(
-            f"measured: first quartiles on {_count(result.threads, 'thread')}, layer by layer, against "
+            f"measured: first quartiles on {_place(result)}, layer by layer, against "
             "torch's faster dense form; a layer that stays dense counts with its dense time"
         )
     lines += [_kernel_remark(run) for run in result.runs if _sparse_timings(run)]

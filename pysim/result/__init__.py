@@ -2,6 +2,7 @@
 
 from pysim.result.bench import KernelBench, KernelBenchRow
 from pysim.result.gemm import CoreResult, GemmResult, MemoryResult, add_results
+from pysim.result.gpu_bench import GpuBench, GpuBenchRow
 from pysim.result.prune import PRUNE_SCHEMA, LevelResult, PruneResult, Sample, Trial
 from pysim.result.run import (
     SCHEMA,
@@ -45,6 +46,8 @@ __all__ = [
     "EnergyDelay",
     "Evidence",
     "GemmResult",
+    "GpuBench",
+    "GpuBenchRow",
     "KernelBench",
     "KernelBenchRow",
     "KernelTiming",

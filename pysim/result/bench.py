@@ -15,7 +15,7 @@ class KernelBenchRow:
         dense_us: Median time of the fastest form of torch's dense product, microseconds.
         sparse_us: The same of pysim's kernel.
         speedup_quartiles: First quartile, median and third of dense over sparse time, round by round.
-        gflops: Floating-point operations of the kept weights in 1e9 a second, by sparse_us; two for each.
+        gflops: Operations of the kept weights in 1e9 a second, by sparse_us; two for each.
         max_error: Largest difference from the exact product, as a share of what rounding allows.
         peers: Name to median time, microseconds; None where the peer refuses the block.
     """

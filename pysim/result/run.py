@@ -319,6 +319,7 @@ class RunResult:
         finetune_epochs: After pruning.
         batch: Images in the simulated and timed input.
         threads: Of the measured kernels, dense and sparse.
+        device: Where they were measured: ``cpu`` or ``cuda``.
         accelerator: The simulated machine.
         unmapped: Work that the array does not do.
         unmapped_share: Its share of all operations, 0 to 1.
@@ -344,6 +345,7 @@ class RunResult:
     energy_missing: tuple[str, ...]
     area_mm2: dict[str, float] | None
     runs: tuple[BlockRun, ...]
+    device: str = "cpu"
 
     def network_time(self, run: BlockRun) -> NetworkTime | None:
         """The whole network's time in ``run``; None without a vector unit, or if nothing takes time."""
@@ -371,6 +373,7 @@ class RunResult:
             "finetune_epochs": self.finetune_epochs,
             "batch": self.batch,
             "threads": self.threads,
+            "device": self.device,
             "hardware": asdict(self.accelerator),
             "unmapped": {
                 "share_of_operations": self.unmapped_share,

@@ -2,6 +2,8 @@
 
 from pysim.pruning import Layout, PruneConfig
 from pysim.runner.bench import KernelBenchConfig, bench_kernels
+from pysim.runner.gpu_bench import bench_gpu
+from pysim.runner.gpu_timing import gpu_device
 from pysim.runner.inputs import choose_data
 from pysim.runner.measure import Measured, measure_study
 from pysim.runner.methods import METHODS, Init
@@ -24,12 +26,14 @@ __all__ = [
     "RunConfig",
     "SystemFacts",
     "TuneConfig",
+    "bench_gpu",
     "bench_kernels",
     "choose_data",
     "default_threads",
     "describe_system",
     "find_study",
     "fma_gflops",
+    "gpu_device",
     "load_study",
     "measure_study",
     "prune",

@@ -17,6 +17,7 @@ from pysim.pruning import PruneConfig, element_masks, miscounted_layers
 from pysim.result import Accuracy, BlockRun, Check, KernelTiming, LayerResult, RunResult
 from pysim.runner.busy import core_use, cores_used_by_others
 from pysim.runner.energy import area_of, energy_of
+from pysim.runner.gpu_timing import gpu_device, time_layers_on
 from pysim.runner.methods import Level, finetune_config
 from pysim.runner.simulate import (
     LayerCounts,
@@ -58,6 +59,7 @@ class RunConfig:
         prune_all: Also prune the first convolution, the classifier and 1 x 1 shortcuts.
         batch: Images in the simulated and timed input, at least 1.
         threads: Of the timed kernels, dense and sparse; at least 1.
+        device: Where kernels are timed: ``cpu`` or ``cuda``.
         measure: Whether to time kernels at all.
         use_cache: Whether to take finished training from the cache; it is written in any case.
 
@@ -78,6 +80,7 @@ class RunConfig:
     prune_all: bool = False
     batch: int = 1
     threads: int = 2
+    device: str = "cpu"
     measure: bool = True
     use_cache: bool = True
 
@@ -87,6 +90,8 @@ class RunConfig:
         for field in ("batch", "threads", "dense_epochs"):
             if getattr(self, field) < 1:
                 raise ConfigError(f"{field}: expected at least 1, got {getattr(self, field)}")
+        if self.device not in ("cpu", "cuda"):
+            raise ConfigError(f"device: expected cpu or cuda, got {self.device}")
 
 
 def run(config: RunConfig, progress: Progress = no_progress) -> RunResult:
@@ -100,6 +105,8 @@ def run(config: RunConfig, progress: Progress = no_progress) -> RunResult:
         PysimError: Something in ``config`` cannot be done; the message says what.
     """
     # All that can be refused is refused before minutes are spent.
+    if config.measure and config.device == "cuda":
+        gpu_device()
     prunes = [
         PruneConfig(block=block, sparsity=config.sparsity, prune_all=config.prune_all, seed=config.seed)
         for block in config.blocks
@@ -151,6 +158,7 @@ def _result(config: RunConfig, source: Source, workload: Workload, runs: Sequenc
         finetune_epochs=config.finetune_epochs,
         batch=config.batch,
         threads=config.threads,
+        device=config.device,
         accelerator=config.accelerator,
         unmapped=workload.unmapped,
         unmapped_share=workload.unmapped_share,
@@ -190,7 +198,14 @@ def _block_run(
     parameters = dict(pruned.model.named_parameters())
     timings: list[KernelTiming | None] = [None] * len(workload.layers)
     one_call, refusal, other_load = None, "", None
-    if config.measure:
+    if config.measure and config.device == "cuda":
+        timings = list(
+            time_layers_on(
+                gpu_device(), workload.layers, parameters, activations, pruned.masks, progress=progress
+            )
+        )
+        refusal = "pysim.compile is for the CPU"
+    elif config.measure:
         before = core_use()
         timings = list(
             time_layers(

@@ -55,11 +55,11 @@ def time_layer(
         mask: The kept blocks; None for a layer that stays dense.
         threads: For both sides.
     """
-    forms = _dense_forms(layer, weight.detach(), activation.input)
+    forms = dense_forms(layer, weight.detach(), activation.input)
     if mask is None:
         samples = interleave(forms)
         form, dense = fastest(samples)
-        dense_us = _typical(dense) * 1e6
+        dense_us = typical(dense) * 1e6
         return KernelTiming(
             isa="torch",
             dense_us=dense_us,
@@ -77,11 +77,11 @@ def time_layer(
     low, high = np.quantile(dense / times, (0.25, 0.75))
     return KernelTiming(
         isa=isa,
-        dense_us=_typical(dense) * 1e6,
+        dense_us=typical(dense) * 1e6,
         dense_form=form,
-        sparse_us=_typical(times) * 1e6,
+        sparse_us=typical(times) * 1e6,
         speedup_quartiles=(float(low), float(high)),
-        max_error=_error(layer, weight.detach(), activation, sparse()),
+        max_error=rounding_error(layer, weight.detach(), activation, sparse()),
     )
 
 
@@ -151,10 +151,10 @@ def time_network(
     form, eager = fastest(samples)
     low, high = np.quantile(eager / times, (0.25, 0.75))
     return OneCallTiming(
-        eager_us=_typical(eager) * 1e6,
+        eager_us=typical(eager) * 1e6,
         eager_form=form,
-        dense_us=_typical(dense_times) * 1e6,
-        sparse_us=_typical(times) * 1e6,
+        dense_us=typical(dense_times) * 1e6,
+        sparse_us=typical(times) * 1e6,
         speedup_quartiles=(float(low), float(high)),
     )
 
@@ -175,7 +175,8 @@ def _unpruned(model: nn.Module, masks: Mapping[str, BlockMask]) -> nn.Module:
     return whole
 
 
-def _dense_forms(layer: Layer, weight: Tensor, source: Tensor) -> dict[str, Callable[[], Tensor]]:
+def dense_forms(layer: Layer, weight: Tensor, source: Tensor) -> dict[str, Callable[[], Tensor]]:
+    """Every way torch offers to compute the layer, where its weight and input are."""
     if layer.conv is None:
         columns = source.t().contiguous()
         return {"linear": lambda: linear(source, weight), "mm": lambda: torch.mm(weight, columns)}
@@ -235,22 +236,23 @@ def _seconds_per_call(call: Callable[[], object], least_seconds: float) -> float
 
 
 def fastest(samples: Mapping[str, Seconds]) -> tuple[str, Seconds]:
-    name = min(samples, key=lambda form: _typical(samples[form]))
+    name = min(samples, key=lambda form: typical(samples[form]))
     return name, samples[name]
 
 
-def _typical(seconds: Seconds) -> float:
+def typical(seconds: Seconds) -> float:
+    """The first quartile."""
     return float(np.quantile(seconds, 0.25))
 
 
-def _error(layer: Layer, weight: Tensor, activation: Activation, output: Tensor) -> float:
+def rounding_error(layer: Layer, weight: Tensor, activation: Activation, output: Tensor) -> float:
     """Largest difference from torch, as a share of what rounding allows.
 
     Two float32 sums of the same k products, in whatever order, differ by at most 2 gamma_k sum(abs(w)
     abs(x)) with gamma_k = k u / (1 - k u) and u = 2**-24 (Higham, Accuracy and Stability of Numerical
     Algorithms, section 3.1).
     """
-    magnitude = next(iter(_dense_forms(layer, weight.abs(), activation.input.abs()).values()))()
+    magnitude = next(iter(dense_forms(layer, weight.abs(), activation.input.abs()).values()))()
     expected = activation.output if layer.conv is not None else activation.output.t()
     if layer.conv is None:
         magnitude = magnitude.t()

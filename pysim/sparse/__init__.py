@@ -6,6 +6,7 @@ from pysim.sparse.conv2d import BsrConv2d
 from pysim.sparse.convert import from_scipy_bsr, from_torch_bsr, to_scipy_bsr, to_torch_bsr
 from pysim.sparse.int8 import Int8ConvPlan, Int8SpmmPlan
 from pysim.sparse.isa import (
+    CudaDevice,
     CudaStatus,
     IsaStatus,
     available_int8_isas,
@@ -26,6 +27,7 @@ __all__ = [
     "CompiledNetwork",
     "Compressed",
     "ConvPlan",
+    "CudaDevice",
     "CudaStatus",
     "Int8BsrMatrix",
     "Int8ConvPlan",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pysim.errors import ConfigError, ModelError
+from pysim.sparse.clock import seconds_of
 from pysim.sparse.conv2d import BsrConv2d
 from pysim.sparse.linear import BsrLinear
 from pysim.sparse.tuning import Tuning, load_tuning
@@ -31,6 +31,7 @@ _SAMPLE_SECONDS = 100e-6
 # Break-evens were measured on large matrices. In smaller ones the cost of a call decides, so they are timed.
 _LEAST_WEIGHTS = 1 << 17
 _MOST_THREADS = 256
+_DTYPES = {"cpu": (torch.float32,), "cuda": (torch.float32, torch.float16, torch.bfloat16)}
 
 _Dense = nn.Linear | nn.Conv2d
 _Sparse = BsrLinear | BsrConv2d
@@ -99,7 +100,8 @@ def compress(
     stay dense without being timed; no layer is replaced on its word alone.
 
     Args:
-        model: float32 on the CPU, with zeros where it is pruned. Left as it is.
+        model: float32 on the CPU, or float32, float16 or bfloat16 on a GPU, with zeros where it is pruned.
+            Left as it is.
         example: One input, of the size that matters; a tuple is several arguments.
         masks: Weight name to kept blocks, as pruning returned them. Layers without one stay dense.
         block: Height and width of the blocks to look for. Default, without masks: for each layer the largest
@@ -201,8 +203,10 @@ def _why_not(layer: _Dense, shared: set[int], *, called: bool) -> str | None:
         return "another module shares its parameters"
     if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks:
         return "it has hooks"
-    if any(p.dtype != torch.float32 or p.device.type != "cpu" for p in layer.parameters()):
-        return "it is not float32 on the CPU"
+    if len({(p.dtype, p.device) for p in layer.parameters()}) != 1:
+        return "its parameters are of several types or on several devices"
+    if layer.weight.dtype not in _DTYPES.get(layer.weight.device.type, ()):
+        return "it is not float32 on the CPU, nor float32, float16 or bfloat16 on a GPU"
     if not called:
         return "the example did not call it as a module"
     return None
@@ -281,7 +285,10 @@ def _sparse_layer(
         return None
     if keep.all():
         return None
-    sparse: _Sparse = cls.from_dense(layer, block, keep)  # type: ignore[arg-type]
+    # Blocks are cut on the CPU, in float32, which holds the others' values exactly.
+    ready = layer.weight.device.type == "cpu" and layer.weight.dtype == torch.float32
+    plain = layer if ready else copy.deepcopy(layer).float().cpu()
+    sparse: _Sparse = cls.from_dense(plain, block, keep).to(layer.weight)  # type: ignore[arg-type]
     for mine, old in ((sparse.values, layer.weight), (sparse.bias, layer.bias)):
         if mine is not None and old is not None:
             mine.requires_grad_(old.requires_grad)
@@ -290,7 +297,7 @@ def _sparse_layer(
 
 def _nonzero_blocks(layer: _Dense, block: tuple[int, int]) -> tuple[npt.NDArray[np.bool_], int]:
     """(groups, block rows, block columns) that hold a nonzero weight, and the weights in those blocks."""
-    weight = layer.weight.detach().numpy()
+    weight = layer.weight.detach().float().cpu().numpy()
     groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
     if weight.ndim == 4:
         weight = weight.transpose(0, 2, 3, 1)
@@ -308,21 +315,17 @@ def _nonzero_blocks(layer: _Dense, block: tuple[int, int]) -> tuple[npt.NDArray[
 
 def _measure(dense: nn.Module, sparse: nn.Module, source: Tensor) -> npt.NDArray[np.float64]:
     """Seconds per call, (2, rounds): dense and sparse, each once in every round, in turn."""
-    clock = time.perf_counter
     with torch.inference_mode():
+        calls: list[Callable[[], object]] = [lambda: dense(source), lambda: sparse(source)]
         repeats = []
-        for layer in (dense, sparse):
-            layer(source)
-            start = clock()
-            layer(source)
-            repeats.append(max(1, int(_SAMPLE_SECONDS / max(clock() - start, 1e-9))))
+        for call in calls:
+            call()
+            once = seconds_of(call, 1, source.device)
+            repeats.append(max(1, int(_SAMPLE_SECONDS / max(once, 1e-9))))
         samples = np.empty((2, _ROUNDS))
         for r in range(_ROUNDS):
-            for i, layer in enumerate((dense, sparse)):
-                start = clock()
-                for _ in range(repeats[i]):
-                    layer(source)
-                samples[i, r] = (clock() - start) / repeats[i]
+            for i, call in enumerate(calls):
+                samples[i, r] = seconds_of(call, repeats[i], source.device) / repeats[i]
     return samples
 
 

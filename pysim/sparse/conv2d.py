@@ -13,6 +13,7 @@ from torch.nn.functional import pad
 
 from pysim.errors import ConfigError, ShapeError
 from pysim.sparse.bsr import BsrMatrix
+from pysim.sparse.conv_ops import bsr_conv2d
 from pysim.sparse.layer import BsrModule, cut, float32, plain
 from pysim.sparse.plans import ConvPlan
 from pysim.workload import BlockGrid, BoolArray
@@ -101,7 +102,7 @@ class BsrConv2d(BsrModule):
         """(out channels, in channels / groups, kh, kw), dense, a copy."""
         rows = np.stack([matrix.to_dense() for matrix in self.matrices()])
         dense = rows.reshape(self.out_channels, *self.kernel_size, -1).transpose(0, 3, 1, 2)
-        return torch.from_numpy(np.ascontiguousarray(dense))
+        return torch.from_numpy(np.ascontiguousarray(dense)).to(self.values)
 
     def to_dense(self) -> nn.Module:
         """The same layer with a dense weight: an ``nn.Conv2d``, behind a padding layer if sides differ."""
@@ -117,7 +118,7 @@ class BsrConv2d(BsrModule):
             self.groups,
             self.bias is not None,
             self.padding_mode if equal else "zeros",
-        )
+        ).to(self.values)
         with torch.no_grad():
             conv.weight.copy_(self.weight)
             if self.bias is not None and conv.bias is not None:
@@ -134,8 +135,9 @@ class BsrConv2d(BsrModule):
         The result has its input's memory format: contiguous, or channels-last.
 
         Raises:
-            ShapeError: The input or the weight is not float32 on the CPU, or of another number of channels.
-            ConfigError: The image is too small for the kernel.
+            ShapeError: Input and weight are not on one device and of one type, or the type is not float32
+                (on a GPU also float16 and bfloat16), or the number of channels is another.
+            ConfigError: The image is too small for the kernel, or the GPU cannot be used.
         """
         if x.ndim not in (3, 4) or x.shape[-3] != self.in_channels:
             raise ShapeError(f"BsrConv2d: expected shape (N, {self.in_channels}, H, W), got {tuple(x.shape)}")
@@ -143,8 +145,18 @@ class BsrConv2d(BsrModule):
         if self._pads_before:
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
             image = pad(image, self.padding, mode=mode)
-        if self._needs_gradients(image):
-            y: Tensor = _ConvFunction.apply(image, self.values, self.bias, self)  # type: ignore[no-untyped-call]
+        if self._as_operator(image):
+            y: Tensor = bsr_conv2d(
+                image,
+                self.values,
+                self.row_ptr,
+                self.col_idx,
+                self.bias,
+                self.out_channels,
+                [*self.kernel_size, *self.stride, *self._kernel_padding, *self.dilation],
+            )
+        elif self._needs_gradients(image):
+            y = _ConvFunction.apply(image, self.values, self.bias, self)  # type: ignore[no-untyped-call]
         else:
             y = self._conv_plan(trainable=False)(_dense_image(image))
         return y if x.ndim == 4 else y[0]

@@ -17,11 +17,28 @@ class IsaStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CudaDevice:
+    """One GPU.
+
+    Args:
+        name: As the driver has it.
+        capability: Compute capability, major and minor.
+        processors: Streaming multiprocessors.
+        shared_bytes: Most shared memory that a block can have.
+    """
+
+    name: str
+    capability: tuple[int, int]
+    processors: int
+    shared_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CudaStatus:
-    """Whether CUDA was built, the usable devices, and one line that says so."""
+    """Whether CUDA was built, the GPUs by index (also those that are too old), and one line that says so."""
 
     built: bool
-    devices: tuple[str, ...]
+    devices: tuple[CudaDevice, ...]
     text: str
 
 
@@ -54,4 +71,11 @@ def available_int8_isas() -> tuple[str, ...]:
 def cuda_status() -> CudaStatus:
     """What CUDA offers here; never an error for want of a GPU."""
     built, devices, text = _core.cuda_status()
-    return CudaStatus(built=built, devices=tuple(devices), text=text)
+    return CudaStatus(
+        built=built,
+        devices=tuple(
+            CudaDevice(name=name, capability=(major, minor), processors=processors, shared_bytes=shared)
+            for name, major, minor, processors, shared in devices
+        ),
+        text=text,
+    )

@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 from pysim.errors import ConfigError, ShapeError
 from pysim.sparse.bsr import BsrMatrix
 from pysim.sparse.layer import BsrModule, cut, float32, plain
+from pysim.sparse.linear_ops import bsr_linear
 from pysim.sparse.plans import SpmmPlan
 from pysim.workload import BlockGrid, BoolArray
 
@@ -53,11 +54,11 @@ class BsrLinear(BsrModule):
     @property
     def weight(self) -> Tensor:
         """W (out_features, in_features), dense, a copy; for code that looks at a linear layer's weight."""
-        return torch.from_numpy(self.matrices()[0].to_dense())
+        return torch.from_numpy(self.matrices()[0].to_dense()).to(self.values)
 
     def to_dense(self) -> nn.Linear:
         """The same layer with a dense weight."""
-        linear = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None)
+        linear = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None).to(self.values)
         with torch.no_grad():
             linear.weight.copy_(self.weight)
             if self.bias is not None:
@@ -68,13 +69,19 @@ class BsrLinear(BsrModule):
         """(..., in_features) to (..., out_features).
 
         Raises:
-            ShapeError: The input or the weight is not float32 on the CPU, or of another width.
+            ShapeError: Input and weight are not on one device and of one type, or the type is not float32
+                (on a GPU also float16 and bfloat16), or the width is another.
+            ConfigError: The GPU cannot be used; the message says why.
         """
         if x.ndim == 0 or x.shape[-1] != self.in_features:
             raise ShapeError(f"BsrLinear: expected shape (..., {self.in_features}), got {tuple(x.shape)}")
         tokens = x.reshape(-1, self.in_features)
-        if self._needs_gradients(x):
-            y: Tensor = _LinearFunction.apply(tokens, self.values, self.bias, self)  # type: ignore[no-untyped-call]
+        if self._as_operator(x):
+            y: Tensor = bsr_linear(
+                tokens, self.values, self.row_ptr, self.col_idx, self.bias, self.out_features
+            )
+        elif self._needs_gradients(x):
+            y = _LinearFunction.apply(tokens, self.values, self.bias, self)  # type: ignore[no-untyped-call]
         else:
             y = self.multiply(tokens.t().contiguous(), trainable=False).t().contiguous()
         return y.view(*x.shape[:-1], self.out_features)

@@ -1,4 +1,4 @@
-"""The examples of docs/kernels.md run and print what the page says, and its table of tiles is the code's."""
+"""The examples of docs/kernels.md and docs/cuda.md run and print what they say; tables are the code's."""
 
 import doctest
 import re
@@ -12,6 +12,15 @@ def test_examples_of_the_kernels_page_are_true():
     failed, attempted = doctest.testfile(str(PAGE), module_relative=False)
     assert failed == 0
     assert attempted > 0
+
+
+def test_examples_of_the_cuda_page_are_true_and_the_tests_it_names_exist():
+    page = ROOT / "docs" / "cuda.md"
+    failed, attempted = doctest.testfile(str(page), module_relative=False)
+    assert failed == 0
+    assert attempted > 0
+    for name in re.findall(r"`(tests/[a-z_/]+\.py)`", page.read_text()):
+        assert (ROOT / name).exists(), name
 
 
 def test_tiles_on_the_page_are_those_of_the_sources():

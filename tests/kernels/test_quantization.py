@@ -102,6 +102,7 @@ def test_a_sample_without_a_range_is_refused(sample):
         Quantization.of(sample)
 
 
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
 def test_numbers_are_quantised_as_by_torch():
     """Scales that are powers of two: torch multiplies by 1 / scale, which then is the same."""
     x = np.random.default_rng(0).normal(0, 3, 1000).astype(np.float32)
@@ -112,6 +113,7 @@ def test_numbers_are_quantised_as_by_torch():
             np.testing.assert_array_equal(ours, expected.numpy())
 
 
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
 @pytest.mark.parametrize("relu", [False, True])
 def test_a_layer_is_torchs_quantised_linear_bit_for_bit(relu):
     """Inputs of 7 bits: torch's kernels may saturate beyond that on CPUs without VNNI."""

@@ -29,6 +29,7 @@ inline void expect(bool holds, const char* what) {
   std::exit(1);
 }
 
+void check_gpu(int rounds);
 void check_kernels(int rounds);
 void check_simulator(int rounds);
 void check_small_weights(int rounds);

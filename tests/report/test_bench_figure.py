@@ -26,6 +26,7 @@ BENCH = KernelBench(
     m=64,
     k=64,
     sparsity=0.9,
+    dtype="float32",
     isa="avx2",
     threads=1,
     peak_gflops=200.0,

@@ -258,7 +258,7 @@ def test_layers_that_cannot_be_replaced_stay_dense_with_a_reason():
     hooked[0].register_forward_hook(lambda *_: None)
     assert reasons(hooked) == ["it has hooks"]
     assert reasons(nn.Sequential(linear()).double(), torch.ones(2, 8).double()) == [
-        "it is not float32 on the CPU"
+        "it is not float32 on the CPU, nor float32, float16 or bfloat16 on a GPU"
     ]
 
 

@@ -1,0 +1,146 @@
+// The three kernels, for any Machine: a panel of X in shared memory with slabs walking over it; W streamed
+// once for few columns; and the second pass that adds divided sums. Errors are impossible here: launch.cpp
+// has checked.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/gpu/panel.h"
+#include "kernels/gpu/warp.h"
+
+namespace pysim::gpu {
+
+/// Bias and ReLU, then Y.
+PYSIM_DEVICE void finish(const Arguments& a, std::int64_t row, std::int64_t column, float sum) {
+  float value = sum;
+  if (a.bias != nullptr) value += a.bias[row];
+  if (a.relu && value < 0) value = 0;  // A NaN stays.
+  store_element(a.y.data, row * a.y.m_stride + column * a.y.n_stride, value, a.math);
+}
+
+/// To Y if the sum is whole, else to the workspace.
+template <class Entry>
+PYSIM_DEVICE void write_sum(const Arguments& a, const Entry& entry, int row, std::int64_t column, float sum) {
+  if (row >= entry.rows || column >= a.x.n) return;
+  if (entry.partial < 0) {
+    finish(a, entry.first_row + row, column, sum);
+  } else {
+    a.partials[(static_cast<std::int64_t>(entry.partial) * a.height + row) * a.x.n + column] = sum;
+  }
+}
+
+template <Math kMath, class Cta>
+PYSIM_DEVICE void load_chunk(Cta& cta, const Arguments& a, std::int32_t chunk, std::int64_t first_column,
+                             char* stage) {
+  const ChunkEntry entry = a.chunks[chunk];
+  const std::int64_t items = panel_items(kMath, a.loading, entry.octets);
+  const std::int32_t* const octets = a.octets + entry.octet_begin;
+  cta.threads([&](int thread) {
+    // In most ways of loading a thread stays in its column.
+    ColumnPlace place{};
+    std::int64_t column = -1;
+    for (std::int64_t i = thread; i < items; i += cta.size()) {
+      const PanelItem item = panel_item(kMath, a.loading, octets, first_column, i);
+      if (item.column != column) {
+        column = item.column;
+        place = column_place(a.x, column);
+      }
+      copy_item<kMath>(cta, a.x, a.loading, item, place, stage);
+    }
+  });
+}
+
+/// CTA `index` of the panel kernel: one group of slabs x one panel of columns. Groups come heaviest first.
+///
+/// While a chunk is multiplied the next one is on its way. A panel of a single chunk stays for all passes
+/// over the group's slabs.
+template <Math kMath, int kHeight, class Cta>
+PYSIM_DEVICE void panel_body(Cta& cta, const Arguments& a, std::int64_t index, char* shared) {
+  using Warp = typename WarpOf<kMath, kHeight, typename Cta::Machine>::type;
+  constexpr int kSlots = slots_per_warp(kMath, kHeight);
+  struct Held {
+    typename Warp::Panel slot[kSlots];
+  };
+  const GroupEntry group = a.groups[index / a.panels];
+  const std::int64_t first_column = index % a.panels * panel_columns(kMath);
+  const SlotEntry* const slots = a.slots + group.slot_begin;
+  const int warps = cta.size() / kLanes;
+
+  cta.threads([&](int thread) {  // the row of zeros of each stage
+    for (int byte = 4 * thread; byte < panel_pitch(kMath); byte += 4 * cta.size()) {
+      for (int stage = 0; stage < a.stages; ++stage) cta.clear4(shared + stage * a.stage_bytes + byte);
+    }
+  });
+  typename Cta::template PerWarp<Held> held(cta);
+  for (std::int32_t first_slot = 0; first_slot < group.slots; first_slot += warps * kSlots) {
+    cta.warps([&](int warp) {
+      PYSIM_UNROLL
+      for (int s = 0; s < kSlots; ++s) Warp::clear_panel(held[warp].slot[s]);
+    });
+    if (group.chunks > 1 || (group.chunks == 1 && first_slot == 0))
+      load_chunk<kMath>(cta, a, group.chunk_begin, first_column, shared);
+    cta.commit();
+    for (std::int32_t c = 0; c < group.chunks; ++c) {
+      if (c + 1 < group.chunks)
+        load_chunk<kMath>(cta, a, group.chunk_begin + c + 1, first_column,
+                          shared + (c + 1) % 2 * a.stage_bytes);
+      cta.commit();
+      cta.wait_for_all_but_newest();
+      cta.barrier();
+      const char* const stage = shared + c % 2 * a.stage_bytes;
+      cta.warps([&](int warp) {
+        PYSIM_UNROLL
+        for (int s = 0; s < kSlots; ++s) {
+          const std::int32_t slot = first_slot + s * warps + warp;
+          if (slot < group.slots) {
+            const std::int32_t* const edge = a.edges + slots[slot].edge_begin + c;
+            const std::int32_t end = edge[1];
+            for (std::int32_t step = edge[0]; step < end; ++step)
+              Warp::step(held[warp].slot[s], a, stage, step);
+          }
+        }
+      });
+      cta.barrier();
+    }
+    cta.warps([&](int warp) {
+      PYSIM_UNROLL
+      for (int s = 0; s < kSlots; ++s) {
+        const std::int32_t slot = first_slot + s * warps + warp;
+        if (slot < group.slots) {
+          const SlotEntry entry = slots[slot];
+          Warp::visit_panel(held[warp].slot[s], first_column, [&](int row, std::int64_t column, float sum) {
+            write_sum(a, entry, row, column, sum);
+          });
+        }
+      }
+    });
+  }
+}
+
+/// CTA `index` of the kernel for at most kDecodeColumns columns: a unit for each warp.
+template <Math kMath, int kHeight, class Cta>
+PYSIM_DEVICE void decode_body(Cta& cta, const Arguments& a, std::int64_t index) {
+  using Warp = typename WarpOf<kMath, kHeight, typename Cta::Machine>::type;
+  cta.warps([&](int warp) {
+    const std::int64_t unit = index * (cta.size() / kLanes) + warp;
+    if (unit >= a.unit_count) return;
+    const UnitEntry entry = a.units[unit];
+    Warp::decode(a, entry,
+                 [&](int row, std::int64_t column, float sum) { write_sum(a, entry, row, column, sum); });
+  });
+}
+
+/// Element `element` of the second pass: one row and column of one divided slab.
+PYSIM_DEVICE void add_partials(const Arguments& a, std::int64_t element) {
+  const std::int64_t column = element % a.x.n;
+  const std::int64_t line = element / a.x.n;
+  const std::int64_t row = line % a.height;
+  const SplitEntry split = a.splits[line / a.height];
+  if (row >= split.rows) return;
+  float sum = 0;
+  for (std::int64_t p = split.partial_begin; p < split.partial_end; ++p)
+    sum += a.partials[(p * a.height + row) * a.x.n + column];
+  finish(a, split.first_row + row, column, sum);
+}
+
+}  // namespace pysim::gpu

@@ -1,0 +1,62 @@
+// From a plan and operands in somebody's memory to the kernels' launches: checks and configuration. Host
+// code.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/gpu/plan.h"
+
+namespace pysim::gpu {
+
+/// Memory of the caller: an address and how many bytes from there on belong to it.
+struct Memory {
+  std::uintptr_t address = 0;
+  std::int64_t bytes = 0;
+};
+
+/// The operands of one product. Nothing is owned.
+struct Operands {
+  Memory image;    ///< The plan's tables.
+  Memory weights;  ///< The values in the order of the plan's places.
+  Memory x;
+  Memory y;
+  Memory bias;       ///< Float32; address 0 for none.
+  Memory workspace;  ///< workspace_bytes, or address 0 if that is 0.
+  XSource source{};  ///< Without its address.
+  std::int64_t y_m_stride = 0;
+  std::int64_t y_n_stride = 0;
+  bool relu = false;
+};
+
+/// One kernel: its grid and shared memory. `threads` of a CTA are whole warps.
+struct Launch {
+  enum class Kernel { panel, decode, add_partials };
+  Kernel kernel;
+  std::int64_t ctas;
+  int threads;
+  std::int64_t shared_bytes;
+};
+
+/// A product as one or two launches, in this order, with the same arguments.
+struct Launches {
+  Arguments arguments;
+  Launch launch[2];
+  int count;
+};
+
+/// Whether n columns take the kernel that streams W once.
+bool takes_decode(std::int64_t n);
+
+/// Bytes of workspace that a product of n columns needs; aligned to kImageAlignment.
+std::int64_t workspace_bytes(const Plan& plan, std::int64_t n);
+
+/// Checks the operands and makes the launches. No launches if n is 0.
+///
+/// Throws std::invalid_argument if a size, a stride, an alignment or the length of some memory is wrong, if Y
+/// overlaps what is read, or if the grid is larger than a GPU takes.
+Launches plan_launches(const Plan& plan, const Operands& operands);
+
+/// Runs them on the CPU, thread by thread, through the kernels' own source. Slow; for tests.
+void emulate(const Launches& launches);
+
+}  // namespace pysim::gpu

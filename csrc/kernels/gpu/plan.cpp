@@ -1,0 +1,380 @@
+#include "kernels/gpu/plan.h"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <numeric>
+#include <string>
+
+#include "base/check.h"
+
+namespace pysim::gpu {
+
+namespace {
+
+/// A slab with more elements than this many times the mean is divided.
+constexpr std::int64_t kLongSlab = 2;
+/// ... and has at least this many steps: shorter ones are not worth a second pass.
+constexpr std::int64_t kLeastStepsToSplit = 8;
+/// Units of the kernel for few columns that each multiprocessor should get.
+constexpr std::int64_t kUnitsPerProcessor = 16;
+constexpr std::int64_t kLeastUnitElements = 64;
+
+std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+
+std::int32_t narrow(std::int64_t value, const char* what) {
+  constexpr std::int64_t most = std::numeric_limits<std::int32_t>::max();
+  require(value <= most, "GPU plan", std::string(what) + " below 2^31", std::to_string(value));
+  return static_cast<std::int32_t>(value);
+}
+
+std::int64_t round_up(std::int64_t value, std::int64_t to) { return ceil_div(value, to) * to; }
+
+}  // namespace
+
+int slab_height(Math math, std::int64_t bh) {
+  if (on_tensor_cores(math)) return bh >= 16 ? 16 : 8;
+  return bh >= 8 ? 8 : bh >= 4 ? 4 : bh >= 2 ? 2 : 1;
+}
+
+/// Rows that are computed together, and which reduction elements some of them keep.
+struct Plan::Slab {
+  std::int64_t first_row;
+  std::int64_t rows;
+  std::int64_t element_begin;
+  std::int64_t element_end;
+};
+
+/// A slab, or part of one whose sum is divided.
+struct Plan::Part {
+  std::int64_t slab;
+  std::int64_t element_begin;
+  std::int64_t element_end;
+  std::int64_t partial;
+  std::int64_t step_begin = 0;
+  std::int64_t step_end = 0;
+};
+
+/// For each element of each slab its reduction index and the runs of weights that belong to it: one for each
+/// of the slab's block rows that keep it.
+struct Plan::Elements {
+  struct Run {
+    std::int64_t place;  ///< Of the first row's weight among the values; the next row's is bw further on.
+    std::int32_t row;    ///< In the slab.
+    std::int32_t rows;
+  };
+  struct Found {
+    std::int32_t k;
+    Run run;
+  };
+  std::vector<std::int32_t> k;
+  std::vector<std::int64_t> run_begin;  ///< One more than elements.
+  std::vector<Run> runs;
+  std::int64_t bw = 1;
+  std::vector<Found> found;  ///< Of the slab in the making.
+
+  void add(const BsrView& matrix, std::int64_t group, std::int64_t groups, std::int64_t values_before,
+           std::int64_t block_row, std::int64_t first, std::int64_t rows, std::int64_t row_in_slab) {
+    const BlockGrid& grid = matrix.grid;
+    const std::int64_t channels = grid.channels();
+    for (std::int64_t b = matrix.row_ptr[block_row]; b < matrix.row_ptr[block_row + 1]; ++b) {
+      const std::int64_t begin = grid.col_begin(matrix.col_idx[b]);
+      const std::int64_t end = grid.col_end(matrix.col_idx[b]);
+      const std::int64_t tap = begin / channels;
+      // Channels of all groups lie side by side under each tap.
+      const std::int64_t k = (tap * groups + group) * channels + begin % channels;
+      const std::int64_t place = values_before + (b * grid.bh + first - grid.row_begin(block_row)) * grid.bw;
+      for (std::int64_t c = 0; c < end - begin; ++c)
+        found.push_back(
+            {static_cast<std::int32_t>(k + c),
+             {place + c, static_cast<std::int32_t>(row_in_slab), static_cast<std::int32_t>(rows)}});
+    }
+  }
+
+  void finish_slab() {
+    std::stable_sort(found.begin(), found.end(), [](const Found& a, const Found& b) { return a.k < b.k; });
+    for (std::size_t i = 0; i < found.size(); ++i) {
+      if (i == 0 || found[i].k != found[i - 1].k) {
+        k.push_back(found[i].k);
+        run_begin.push_back(static_cast<std::int64_t>(runs.size()));
+      }
+      runs.push_back(found[i].run);
+    }
+    found.clear();
+  }
+};
+
+Plan::Plan(const std::vector<BsrView>& groups, Math math, const DeviceLimits& limits, std::int64_t columns)
+    : math_(math), height_(0) {
+  require(!groups.empty(), "GPU plan", "at least one group", "none");
+  require(limits.processors >= 1, "GPU plan", "at least one multiprocessor",
+          std::to_string(limits.processors));
+  const BlockGrid& grid = groups[0].grid;
+  const auto group_count = static_cast<std::int64_t>(groups.size());
+  std::int64_t blocks = 0;
+  for (const BsrView& view : groups) {
+    view.check();
+    const BlockGrid& other = view.grid;
+    require(other.m == grid.m && other.k == grid.k && other.positions == grid.positions &&
+                other.bh == grid.bh && other.bw == grid.bw,
+            "GPU plan", "groups of one grid", "others");
+    blocks += view.nnz_blocks;
+  }
+  height_ = slab_height(math, grid.bh);
+  constexpr std::int64_t most = std::numeric_limits<std::int32_t>::max();
+  const std::string sizes =
+      std::to_string(group_count) + " groups of " + std::to_string(grid.m) + " x " + std::to_string(grid.k);
+  require(grid.m <= most / group_count && grid.k <= most / group_count - kOctet, "GPU plan",
+          "rows and columns of all groups below 2^31", sizes);
+  require(blocks <= most / grid.bh / grid.bw - 1, "GPU plan", "fewer than 2^31 stored weights",
+          std::to_string(blocks) + " blocks");
+  m_ = group_count * grid.m;
+  k_ = group_count * grid.k;
+
+  // Slabs: parts of one block row; where blocks are lower than a slab on tensor cores, several whole ones.
+  std::vector<Slab> slabs;
+  Elements elements;
+  elements.bw = grid.bw;
+  const std::int64_t block_rows_together = std::max<std::int64_t>(1, height_ / grid.bh);
+  std::int64_t values_before = 0;
+  for (std::int64_t g = 0; g < group_count; ++g) {
+    const BsrView& view = groups[at(g)];
+    for (std::int64_t i = 0; i < grid.block_rows(); i += block_rows_together) {
+      const std::int64_t last = std::min(grid.block_rows(), i + block_rows_together) - 1;
+      const std::int64_t end = grid.row_end(last);
+      for (std::int64_t first = grid.row_begin(i); first < end; first += height_) {
+        const auto begin = static_cast<std::int64_t>(elements.k.size());
+        for (std::int64_t j = i; j <= last; ++j) {
+          const std::int64_t top = std::max(first, grid.row_begin(j));
+          const std::int64_t bottom = std::min(first + height_, grid.row_end(j));
+          elements.add(view, g, group_count, values_before, j, top, bottom - top, top - first);
+        }
+        elements.finish_slab();
+        slabs.push_back({g * grid.m + first, std::min<std::int64_t>(height_, end - first), begin,
+                         static_cast<std::int64_t>(elements.k.size())});
+      }
+    }
+    values_before += view.nnz_blocks * grid.bh * grid.bw;
+  }
+  elements.run_begin.push_back(static_cast<std::int64_t>(elements.runs.size()));
+  kept_elements_ = static_cast<std::int64_t>(elements.k.size());
+
+  // Long slabs are divided, so that no CTA waits for one warp.
+  const int depth = step_depth(math);
+  const std::int64_t mean = ceil_div(kept_elements_, static_cast<std::int64_t>(slabs.size()));
+  const std::int64_t longest = round_up(std::max(kLongSlab * mean, kLeastStepsToSplit * depth), depth);
+  std::vector<Part> parts;
+  for (std::size_t s = 0; s < slabs.size(); ++s) {
+    const Slab& slab = slabs[s];
+    const std::int64_t count = slab.element_end - slab.element_begin;
+    const std::int64_t pieces = std::max<std::int64_t>(1, ceil_div(count, longest));
+    const std::int64_t piece = round_up(std::max<std::int64_t>(1, ceil_div(count, pieces)), depth);
+    const std::int64_t first_partial = panel_partials_;
+    for (std::int64_t begin = 0; begin == 0 || begin < count; begin += piece) {
+      const bool divided = count > piece;
+      parts.push_back({static_cast<std::int64_t>(s), slab.element_begin + begin,
+                       slab.element_begin + std::min(count, begin + piece), divided ? panel_partials_ : -1});
+      panel_partials_ += divided ? 1 : 0;
+    }
+    if (panel_partials_ > first_partial) {
+      splits_.push_back({narrow(slab.first_row, "rows"), static_cast<std::int32_t>(slab.rows),
+                         narrow(first_partial, "partial sums"), narrow(panel_partials_, "partial sums")});
+    }
+  }
+  panel_splits_ = static_cast<std::int64_t>(splits_.size());
+
+  // The queue: longest first, so that a group's warps have equal work and the last CTAs are short.
+  std::stable_sort(parts.begin(), parts.end(), [](const Part& a, const Part& b) {
+    return a.element_end - a.element_begin > b.element_end - b.element_begin;
+  });
+
+  // The panel: in one piece if all octets in use fit, then it stays for several passes; else in two stages.
+  const std::int64_t pitch = panel_pitch(math);
+  const auto octets_in = [&](std::int64_t bytes) { return (bytes / pitch - 1) / kOctet; };
+  require(limits.shared_bytes / 2 >= pitch * (1 + kOctet), "GPU plan",
+          "at least " + std::to_string(2 * pitch * (1 + kOctet)) + " bytes of shared memory",
+          std::to_string(limits.shared_bytes));
+  std::vector<bool> used(at(k_ / kOctet + 1));
+  for (const std::int32_t k : elements.k) used[at(k / kOctet)] = true;
+  const std::int64_t distinct = std::count(used.begin(), used.end(), true);
+  const bool resident = distinct <= octets_in(limits.shared_bytes);
+  stages_ = resident ? 1 : 2;
+  const std::int64_t octets_per_chunk = octets_in(limits.shared_bytes / stages_);
+
+  const int slots = slots_per_warp(math, height_);
+  const auto part_count = static_cast<std::int64_t>(parts.size());
+  warps_ = kMaxWarps;
+  while (warps_ > 4 && warps_ / 2 * slots >= part_count) warps_ /= 2;
+  std::int64_t group_slots = warps_ * slots;
+  if (resident) {
+    const std::int64_t panels = std::max<std::int64_t>(1, ceil_div(columns, panel_columns(math)));
+    const std::int64_t wanted = ceil_div(limits.processors, panels);
+    group_slots *= std::max<std::int64_t>(1, part_count / (group_slots * wanted));
+  }
+  for (std::int64_t begin = 0; begin < part_count; begin += group_slots) {
+    add_steps(elements, slabs, parts, at(begin), at(std::min(part_count, begin + group_slots)),
+              octets_per_chunk);
+  }
+  std::int64_t most_octets = 0;
+  for (const ChunkEntry& chunk : chunks_) most_octets = std::max<std::int64_t>(most_octets, chunk.octets);
+  stage_bytes_ = (1 + most_octets * kOctet) * pitch;
+  add_units(slabs, parts, limits.processors);
+  make_image();
+}
+
+void Plan::add_steps(const Elements& elements, const std::vector<Slab>& slabs, std::vector<Part>& parts,
+                     std::size_t begin, std::size_t end, std::int64_t octets_per_chunk) {
+  std::vector<std::int32_t> used;
+  for (std::size_t p = begin; p < end; ++p) {
+    for (std::int64_t e = parts[p].element_begin; e < parts[p].element_end; ++e) {
+      const std::int32_t octet = elements.k[at(e)] / kOctet;
+      if (used.empty() || used.back() != octet) used.push_back(octet);
+    }
+  }
+  std::sort(used.begin(), used.end());
+  used.erase(std::unique(used.begin(), used.end()), used.end());
+  const auto octets = static_cast<std::int64_t>(used.size());
+  const std::int64_t chunks = ceil_div(octets, octets_per_chunk);
+  groups_.push_back({narrow(static_cast<std::int64_t>(slots_.size()), "slabs"),
+                     narrow(static_cast<std::int64_t>(end - begin), "slabs"),
+                     narrow(static_cast<std::int64_t>(chunks_.size()), "chunks"), narrow(chunks, "chunks")});
+  // Chunks of nearly equal size: a short last one would hide no latency.
+  std::vector<std::int64_t> chunk_begin;
+  for (std::int64_t c = 0; c <= chunks; ++c) chunk_begin.push_back(chunks == 0 ? 0 : octets * c / chunks);
+  for (std::int64_t c = 0; c < chunks; ++c) {
+    chunks_.push_back({narrow(static_cast<std::int64_t>(octets_.size()) + chunk_begin[at(c)], "octets"),
+                       narrow(chunk_begin[at(c + 1)] - chunk_begin[at(c)], "octets")});
+  }
+  octets_.insert(octets_.end(), used.begin(), used.end());
+
+  const int depth = step_depth(math_);
+  const std::int64_t step_weights = std::int64_t{depth} * height_;
+  for (std::size_t p = begin; p < end; ++p) {
+    Part& part = parts[p];
+    const Slab& slab = slabs[at(part.slab)];
+    slots_.push_back({narrow(slab.first_row, "rows"), static_cast<std::int32_t>(slab.rows),
+                      narrow(part.partial, "partial sums"),
+                      narrow(static_cast<std::int64_t>(edges_.size()), "chunk edges")});
+    part.step_begin = steps_;
+    std::int64_t e = part.element_begin;
+    edges_.push_back(narrow(steps_, "steps"));
+    for (std::int64_t c = 0; c < chunks; ++c) {
+      const std::int32_t last_octet = used[at(chunk_begin[at(c + 1)] - 1)];
+      while (e < part.element_end && elements.k[at(e)] / kOctet <= last_octet) {
+        const auto first = static_cast<std::int64_t>(places_.size());
+        require(first <= std::numeric_limits<std::int32_t>::max() - step_weights, "GPU plan",
+                "fewer than 2^31 packed weights", std::to_string(first));
+        places_.resize(at(first + step_weights), -1);
+        for (int slot = 0; slot < depth; ++slot) {
+          if (e == part.element_end || elements.k[at(e)] / kOctet > last_octet) {
+            panel_rows_.push_back(0);
+            reduction_.push_back(-1);
+            continue;
+          }
+          const std::int32_t k = elements.k[at(e)];
+          const auto found = std::lower_bound(used.begin(), used.end(), k / kOctet) - used.begin();
+          const std::int64_t row = (found - chunk_begin[at(c)]) * kOctet + k % kOctet;
+          panel_rows_.push_back(static_cast<std::uint16_t>(1 + row));
+          reduction_.push_back(k);
+          for (std::int64_t r = elements.run_begin[at(e)]; r < elements.run_begin[at(e + 1)]; ++r) {
+            const Elements::Run& run = elements.runs[at(r)];
+            for (std::int32_t i = 0; i < run.rows; ++i) {
+              places_[at(first + weight_position(math_, height_, run.row + i, slot))] =
+                  static_cast<std::int32_t>(run.place + i * elements.bw);
+            }
+          }
+          ++e;
+        }
+        ++steps_;
+      }
+      edges_.push_back(narrow(steps_, "steps"));
+    }
+    part.step_end = steps_;
+  }
+}
+
+void Plan::add_units(const std::vector<Slab>& slabs, const std::vector<Part>& parts,
+                     std::int64_t processors) {
+  // The parts of a slab in the order of its elements.
+  std::vector<std::size_t> order(parts.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
+    return parts[a].element_begin != parts[b].element_begin ? parts[a].element_begin < parts[b].element_begin
+                                                            : parts[a].slab < parts[b].slab;
+  });
+  const std::int64_t least = std::max<std::int64_t>(1, kLeastUnitElements / step_depth(math_));
+  const std::int64_t longest = std::max(least, ceil_div(steps_, processors * kUnitsPerProcessor));
+  for (std::size_t first = 0; first < order.size();) {
+    std::size_t last = first;
+    while (last < order.size() && parts[order[last]].slab == parts[order[first]].slab) ++last;
+    const std::size_t unit_begin = units_.size();
+    const Slab& slab = slabs[at(parts[order[first]].slab)];
+    for (std::size_t p = first; p < last; ++p) {
+      const Part& part = parts[order[p]];
+      for (std::int64_t step = part.step_begin; step < part.step_end; step += longest) {
+        units_.push_back({narrow(slab.first_row, "rows"), static_cast<std::int32_t>(slab.rows), -1,
+                          static_cast<std::int32_t>(step),
+                          static_cast<std::int32_t>(std::min(part.step_end, step + longest))});
+      }
+    }
+    if (units_.size() == unit_begin) {  // An empty slab: somebody has to write its bias.
+      units_.push_back({narrow(slab.first_row, "rows"), static_cast<std::int32_t>(slab.rows), -1, 0, 0});
+    } else if (units_.size() > unit_begin + 1) {
+      const std::int64_t before = decode_partials_;
+      for (std::size_t u = unit_begin; u < units_.size(); ++u)
+        units_[u].partial = narrow(decode_partials_++, "partial sums");
+      splits_.push_back({units_[unit_begin].first_row, units_[unit_begin].rows,
+                         static_cast<std::int32_t>(before), static_cast<std::int32_t>(decode_partials_)});
+      ++decode_splits_;
+    }
+    first = last;
+  }
+  narrow(unit_count(), "ranges");
+}
+
+void Plan::make_image() {
+  const auto add = [&](const auto& table) {
+    const std::size_t begin = at(round_up(static_cast<std::int64_t>(image_.size()), kImageAlignment));
+    const std::size_t bytes = table.size() * sizeof(table[0]);
+    image_.resize(begin + bytes);
+    if (bytes > 0) std::memcpy(image_.data() + begin, table.data(), bytes);
+    sections_.push_back(begin);
+  };
+  add(groups_);
+  add(chunks_);
+  add(octets_);
+  add(slots_);
+  add(edges_);
+  add(panel_rows_);
+  add(reduction_);
+  add(units_);
+  add(splits_);
+  panel_rows_ = {};
+  reduction_ = {};
+  octets_ = {};
+  edges_ = {};
+}
+
+void Plan::point(Arguments& arguments, const std::byte* image, bool decode) const {
+  std::size_t section = 0;
+  const auto take = [&](auto& pointer) {
+    pointer = reinterpret_cast<std::remove_reference_t<decltype(pointer)>>(image + sections_[section++]);
+  };
+  take(arguments.groups);
+  take(arguments.chunks);
+  take(arguments.octets);
+  take(arguments.slots);
+  take(arguments.edges);
+  take(arguments.panel_rows);
+  take(arguments.reduction);
+  take(arguments.units);
+  take(arguments.splits);
+  if (decode) arguments.splits += panel_splits_;
+  arguments.unit_count = static_cast<std::int32_t>(unit_count());
+  arguments.stages = stages_;
+  arguments.stage_bytes = static_cast<std::int32_t>(stage_bytes_);
+  arguments.height = height_;
+  arguments.math = math_;
+}
+
+}  // namespace pysim::gpu

@@ -1,0 +1,99 @@
+// Packs the places of a block-sparse matrix for the GPU kernels. Host code; knows no CUDA.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "kernels/bsr.h"
+#include "kernels/gpu/arguments.h"
+
+namespace pysim::gpu {
+
+/// What a plan has to know of the device.
+struct DeviceLimits {
+  std::int64_t shared_bytes;  ///< Most dynamic shared memory of a block after opting in.
+  std::int64_t processors;    ///< Streaming multiprocessors.
+};
+
+/// Slabs of at most `height` rows, their steps, groups, and ranges for few columns, as tables in one image
+/// that is copied to the device as it is. Weights are not part of it: `places` says which value goes where,
+/// so that new values of the same blocks need no new plan. Immutable.
+class Plan {
+ public:
+  /// Args: one matrix per group of a convolution, all of one grid, values unused; `columns`, for which the
+  /// slabs are spread over CTAs (any other number works too).
+  ///
+  /// Throws std::invalid_argument if a matrix is broken or too large for 32-bit tables, or if shared memory
+  /// cannot hold a panel.
+  Plan(const std::vector<BsrView>& groups, Math math, const DeviceLimits& limits, std::int64_t columns);
+
+  Math math() const { return math_; }
+  int height() const { return height_; }
+  std::int64_t m() const { return m_; }
+  std::int64_t k() const { return k_; }
+  int warps() const { return warps_; }
+  int stages() const { return stages_; }
+  std::int64_t shared_bytes() const { return stages_ * stage_bytes_; }
+  std::int64_t stage_bytes() const { return stage_bytes_; }
+  std::int64_t group_count() const { return static_cast<std::int64_t>(groups_.size()); }
+  std::int64_t unit_count() const { return static_cast<std::int64_t>(units_.size()); }
+  std::int64_t steps() const { return steps_; }
+  /// Kept reduction elements of all slabs; the rest of steps * depth is padding.
+  std::int64_t kept_elements() const { return kept_elements_; }
+  /// Divided slabs and their partial sums, of the panel kernel or of the kernel for few columns.
+  std::int64_t split_count(bool decode) const { return decode ? decode_splits_ : panel_splits_; }
+  std::int64_t partial_count(bool decode) const { return decode ? decode_partials_ : panel_partials_; }
+
+  /// The tables, to be copied to memory aligned to kImageAlignment.
+  const std::vector<std::byte>& image() const { return image_; }
+  /// For every weight in the kernels' order its index among the groups' values, one after the other; -1 is 0.
+  const std::vector<std::int32_t>& places() const { return places_; }
+
+  /// Fills in where the tables lie if the image is at `image`.
+  void point(Arguments& arguments, const std::byte* image, bool decode) const;
+
+  static constexpr std::int64_t kImageAlignment = 256;
+
+ private:
+  struct Slab;
+  struct Part;
+  struct Elements;
+
+  void add_steps(const Elements& elements, const std::vector<Slab>& slabs, std::vector<Part>& parts,
+                 std::size_t begin, std::size_t end, std::int64_t octets_per_chunk);
+  void add_units(const std::vector<Slab>& slabs, const std::vector<Part>& parts, std::int64_t processors);
+  void make_image();
+
+  Math math_;
+  int height_;
+  int warps_ = 0;
+  int stages_ = 1;
+  std::int64_t m_ = 0;
+  std::int64_t k_ = 0;
+  std::int64_t stage_bytes_ = 0;
+  std::int64_t steps_ = 0;
+  std::int64_t kept_elements_ = 0;
+  std::int64_t panel_splits_ = 0;
+  std::int64_t decode_splits_ = 0;
+  std::int64_t panel_partials_ = 0;
+  std::int64_t decode_partials_ = 0;
+  std::vector<GroupEntry> groups_;
+  std::vector<ChunkEntry> chunks_;
+  std::vector<std::int32_t> octets_;
+  std::vector<SlotEntry> slots_;
+  std::vector<std::int32_t> edges_;
+  std::vector<std::uint16_t> panel_rows_;
+  std::vector<std::int32_t> reduction_;
+  std::vector<UnitEntry> units_;
+  std::vector<SplitEntry> splits_;  ///< The panel kernel's, then the other's.
+  std::vector<std::int32_t> places_;
+  std::vector<std::byte> image_;
+  std::vector<std::size_t> sections_;  ///< Where each table begins in the image.
+};
+
+/// Rows of a slab for blocks of height `bh`: 16 or 8 on tensor cores, else the power of two up to 8 that
+/// fits.
+int slab_height(Math math, std::int64_t bh);
+
+}  // namespace pysim::gpu

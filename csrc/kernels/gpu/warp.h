@@ -1,0 +1,264 @@
+// What a warp does: sums of slabs in registers, step by step. A Machine is the GPU or its emulation: it runs
+// a function for every lane and performs what takes all lanes together.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/gpu/arguments.h"
+#include "kernels/gpu/numbers.h"
+
+namespace pysim::gpu {
+
+/// Registers of a lane that one access loads.
+template <int kCount>
+struct alignas(kCount * 4) Words {
+  std::uint32_t word[kCount];
+};
+
+/// Bits of X[k, column], 0 outside.
+template <Math kMath>
+PYSIM_DEVICE std::uint32_t x_bits(const XSource& x, std::int64_t k, std::int64_t column) {
+  const std::int64_t offset = x_offset(x, column_place(x, column), k);
+  if (offset < 0) return 0;
+  if (element_bytes(kMath) == 4) return static_cast<const std::uint32_t*>(x.data)[offset];
+  return static_cast<const std::uint16_t*>(x.data)[offset];
+}
+
+/// A warp on tensor cores. kHeight is 16 or 8; see tile.h.
+template <Math kMath, int kHeight, class Machine>
+struct TensorWarp {
+  static constexpr int kTiles = panel_columns(kMath) / tile_columns(kHeight);
+  static constexpr int kWeightWords = weight_words(kHeight);
+  static constexpr int kXWords = x_words(kHeight);
+
+  template <int kCount>
+  struct Sums {
+    float tile[kCount][4];
+  };
+  template <class T>
+  using Each = typename Machine::template Each<T>;
+  using Panel = Each<Sums<kTiles>>;
+
+  template <int kCount>
+  PYSIM_DEVICE static void clear(Each<Sums<kCount>>& sums) {
+    Machine::lanes([&](int lane) {
+      PYSIM_UNROLL
+      for (int t = 0; t < kCount; ++t) {
+        PYSIM_UNROLL
+        for (int i = 0; i < 4; ++i) sums[lane].tile[t][i] = 0;
+      }
+    });
+  }
+  PYSIM_DEVICE static void clear_panel(Panel& sums) { clear<kTiles>(sums); }
+
+  PYSIM_DEVICE static void load_weights(Each<Words<kWeightWords>>& w, const Arguments& a, std::int64_t step) {
+    Machine::lanes([&](int lane) {
+      w[lane] = Machine::template fetch<Words<kWeightWords>>(static_cast<const char*>(a.weights) +
+                                                             (step * kLanes + lane) * kWeightWords * 4);
+      if (kMath == Math::tf32) {
+        PYSIM_UNROLL
+        for (int i = 0; i < kWeightWords; ++i) w[lane].word[i] = tf32_bits(same_bits<float>(w[lane].word[i]));
+      }
+    });
+  }
+
+  /// Adds the step's products with the panel in `stage`.
+  PYSIM_DEVICE static void step(Panel& sums, const Arguments& a, const char* stage, std::int64_t step) {
+    Each<Words<kWeightWords>> w;
+    load_weights(w, a, step);
+    const std::uint16_t* const rows = a.panel_rows + step * step_depth(kMath);
+    if constexpr (kMath == Math::tf32) {
+      PYSIM_UNROLL
+      for (int t = 0; t < kTiles; ++t) {
+        Each<Words<kXWords>> x;
+        Machine::lanes([&](int lane) {
+          PYSIM_UNROLL
+          for (int i = 0; i < kXWords; ++i) {
+            const Place place = x_place(kMath, kHeight, lane, i, 0);
+            const char* const at =
+                stage + rows[place.k] * panel_pitch(kMath) + (t * tile_columns(kHeight) + place.at) * 4;
+            x[lane].word[i] = tf32_bits(Machine::template load<float>(at));
+          }
+        });
+        multiply<kTiles, kXWords>(sums, t, w, x, 0);
+      }
+    } else {
+      Each<const char*> address;
+      Machine::lanes([&](int lane) {
+        const Place place = ldmatrix_place(kHeight, lane);
+        address[lane] = stage + rows[place.k] * panel_pitch(kMath) + place.at * 2;
+      });
+      // 16 columns at a time: two tiles of 8, or one of 16.
+      PYSIM_UNROLL
+      for (int j = 0; j < panel_columns(kMath) / 16; ++j) {
+        Each<Words<4>> x;
+        Machine::ldmatrix_trans(x, address, j * 32);
+        PYSIM_UNROLL
+        for (int t = 0; t < 16 / tile_columns(kHeight); ++t)
+          multiply<kTiles, 4>(sums, j * (16 / tile_columns(kHeight)) + t, w, x, 2 * t);
+      }
+    }
+  }
+
+  /// Visits the sums of columns first_column and after: f(row of the slab, column, sum).
+  template <int kCount, class F>
+  PYSIM_DEVICE static void visit(Each<Sums<kCount>>& sums, std::int64_t first_column, F f) {
+    Machine::lanes([&](int lane) {
+      PYSIM_UNROLL
+      for (int t = 0; t < kCount; ++t) {
+        PYSIM_UNROLL
+        for (int i = 0; i < 4; ++i) {
+          const Place place = sum_place(kHeight, lane, i);
+          f(place.k, first_column + t * tile_columns(kHeight) + place.at, sums[lane].tile[t][i]);
+        }
+      }
+    });
+  }
+  template <class F>
+  PYSIM_DEVICE static void visit_panel(Panel& sums, std::int64_t first_column, F f) {
+    visit<kTiles>(sums, first_column, f);
+  }
+
+  /// A unit of the kernel for few columns: X is read from global memory, element by element.
+  template <class F>
+  PYSIM_DEVICE static void decode(const Arguments& a, const UnitEntry& unit, F f) {
+    constexpr int tiles = kDecodeColumns / tile_columns(kHeight);
+    Each<Sums<tiles>> sums;
+    clear<tiles>(sums);
+    for (std::int64_t step = unit.step_begin; step < unit.step_end; ++step) {
+      Each<Words<kWeightWords>> w;
+      load_weights(w, a, step);
+      const std::int32_t* const ks = a.reduction + step * step_depth(kMath);
+      PYSIM_UNROLL
+      for (int t = 0; t < tiles; ++t) {
+        Each<Words<kXWords>> x;
+        Machine::lanes([&](int lane) {
+          PYSIM_UNROLL
+          for (int i = 0; i < kXWords; ++i) {
+            const Place low = x_place(kMath, kHeight, lane, i, 0);
+            const std::int64_t column = t * tile_columns(kHeight) + low.at;
+            const std::uint32_t bits = x_bits<kMath>(a.x, ks[low.k], column);
+            if constexpr (kMath == Math::tf32) {
+              x[lane].word[i] = tf32_bits(same_bits<float>(bits));
+            } else {
+              const Place high = x_place(kMath, kHeight, lane, i, 1);
+              x[lane].word[i] = bits | (x_bits<kMath>(a.x, ks[high.k], column) << 16);
+            }
+          }
+        });
+        multiply<tiles, kXWords>(sums, t, w, x, 0);
+      }
+    }
+    visit<tiles>(sums, 0, f);
+  }
+
+ private:
+  /// sums.tile[t] += the step's weights x the tile of X in words `first` and after.
+  template <int kCount, int kWords>
+  PYSIM_DEVICE static void multiply(Each<Sums<kCount>>& sums, int t, Each<Words<kWeightWords>>& w,
+                                    Each<Words<kWords>>& x, int first) {
+    Machine::template mma<kMath>(
+        [&](int lane) -> float* { return sums[lane].tile[t]; },
+        [&](int lane) -> const std::uint32_t* { return kHeight == 16 ? w[lane].word : x[lane].word + first; },
+        [&](int lane) -> const std::uint32_t* {
+          return kHeight == 16 ? x[lane].word + first : w[lane].word;
+        });
+  }
+};
+
+/// A warp on CUDA cores, float32. kHeight is 1, 2, 4 or 8; a lane has 4 neighbouring columns of the panel.
+template <Math kMath, int kHeight, class Machine>
+struct CoreWarp {
+  static_assert(kMath == Math::f32, "CUDA cores multiply float32 here");
+  static constexpr int kColumns = panel_columns(kMath) / kLanes;
+
+  struct Sums {
+    float at[kHeight][kColumns];
+  };
+  struct alignas(kHeight < 4 ? kHeight * 4 : 16) Weights {
+    float row[kHeight];
+  };
+  struct alignas(16) Vector {
+    float column[kColumns];
+  };
+  template <class T>
+  using Each = typename Machine::template Each<T>;
+  using Panel = Each<Sums>;
+
+  PYSIM_DEVICE static void clear_panel(Panel& sums) {
+    Machine::lanes([&](int lane) {
+      PYSIM_UNROLL
+      for (int r = 0; r < kHeight; ++r) {
+        PYSIM_UNROLL
+        for (int c = 0; c < kColumns; ++c) sums[lane].at[r][c] = 0;
+      }
+    });
+  }
+
+  PYSIM_DEVICE static void step(Panel& sums, const Arguments& a, const char* stage, std::int64_t step) {
+    const char* const row = stage + a.panel_rows[step] * panel_pitch(kMath);
+    Machine::lanes([&](int lane) {
+      const auto x = Machine::template load<Vector>(row + lane * kColumns * 4);
+      const auto w =
+          Machine::template fetch<Weights>(static_cast<const char*>(a.weights) + step * kHeight * 4);
+      PYSIM_UNROLL
+      for (int r = 0; r < kHeight; ++r) {
+        PYSIM_UNROLL
+        for (int c = 0; c < kColumns; ++c)
+          sums[lane].at[r][c] = Machine::fused(w.row[r], x.column[c], sums[lane].at[r][c]);
+      }
+    });
+  }
+
+  template <class F>
+  PYSIM_DEVICE static void visit_panel(Panel& sums, std::int64_t first_column, F f) {
+    Machine::lanes([&](int lane) {
+      PYSIM_UNROLL
+      for (int r = 0; r < kHeight; ++r) {
+        PYSIM_UNROLL
+        for (int c = 0; c < kColumns; ++c) f(r, first_column + lane * kColumns + c, sums[lane].at[r][c]);
+      }
+    });
+  }
+
+  /// Lanes are columns x every so manieth step; the steps' sums are added up at the end, in a fixed order.
+  template <class F>
+  PYSIM_DEVICE static void decode(const Arguments& a, const UnitEntry& unit, F f) {
+    int columns = 1;
+    while (columns < a.x.n && columns < kDecodeColumns) columns *= 2;
+    Each<Weights> sums;
+    Machine::lanes([&](int lane) {
+      PYSIM_UNROLL
+      for (int r = 0; r < kHeight; ++r) sums[lane].row[r] = 0;
+      for (std::int64_t step = unit.step_begin + lane / columns; step < unit.step_end;
+           step += kLanes / columns) {
+        const float x = same_bits<float>(x_bits<kMath>(a.x, a.reduction[step], lane % columns));
+        const auto w =
+            Machine::template fetch<Weights>(static_cast<const char*>(a.weights) + step * kHeight * 4);
+        PYSIM_UNROLL
+        for (int r = 0; r < kHeight; ++r) sums[lane].row[r] = Machine::fused(w.row[r], x, sums[lane].row[r]);
+      }
+    });
+    PYSIM_UNROLL
+    for (int r = 0; r < kHeight; ++r) {
+      for (int apart = columns; apart < kLanes; apart *= 2)
+        Machine::add_across([&](int lane) -> float& { return sums[lane].row[r]; }, apart);
+    }
+    Machine::lanes([&](int lane) {
+      if (lane >= columns) return;
+      PYSIM_UNROLL
+      for (int r = 0; r < kHeight; ++r) f(r, lane, sums[lane].row[r]);
+    });
+  }
+};
+
+template <Math kMath, int kHeight, class Machine>
+struct WarpOf {
+  using type = TensorWarp<kMath, kHeight, Machine>;
+};
+template <int kHeight, class Machine>
+struct WarpOf<Math::f32, kHeight, Machine> {
+  using type = CoreWarp<Math::f32, kHeight, Machine>;
+};
+
+}  // namespace pysim::gpu

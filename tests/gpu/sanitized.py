@@ -1,0 +1,29 @@
+"""A little of every kernel, for compute-sanitizer: python -m tests.gpu.sanitized."""
+
+from __future__ import annotations
+
+import torch
+
+from pysim.sparse import BsrConv2d
+from tests.gpu.test_on_gpu import DTYPES, GPU, expected_of, plan_of, problem, whole_numbers
+
+
+def main() -> None:
+    for math, dtype in DTYPES.items():
+        for block in ((1, 1), (2, 2), (4, 4), (8, 8), (16, 16)):
+            matrix = problem(*block, 150, 330, "skewed")
+            plan, packed = plan_of(matrix, math)
+            for n in (1, 16, 70):
+                x = whole_numbers(n, 330, dtype=dtype).to(GPU)
+                for source in (x, x.t().contiguous().t(), x[:, :].clone().t().contiguous().t()):
+                    y = plan.multiply(packed, source)
+                    torch.testing.assert_close(y, expected_of(matrix, x), rtol=0, atol=0)
+    layer = BsrConv2d.from_dense(torch.nn.Conv2d(16, 32, 3, padding=1), (8, 8)).to(GPU)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        layer(torch.randn(2, 16, 9, 9, device=GPU).contiguous(memory_format=layout))
+    if GPU.type == "cuda":
+        torch.cuda.synchronize()
+
+
+if __name__ == "__main__":
+    main()
