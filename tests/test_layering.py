@@ -23,7 +23,7 @@ ALLOWED = {
     "energy": _BASE | {"config", "result"},
     "models": _PLAIN,
     "data": _PLAIN,
-    "sparse": _PLAIN | {"_core"},
+    "sparse": _PLAIN | {"store", "_core"},
     "sim": _PLAIN | {"_core"},
     "pruning": _PLAIN | {"models", "sparse"},
     "lowering": _PLAIN | {"sparse"},

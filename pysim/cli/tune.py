@@ -23,26 +23,11 @@ def tune(threads: int | None, show: bool, as_json: bool, debug: bool) -> None:
     The result is kept in the cache. pysim.compress then leaves linear layers below it dense without timing
     them.
     """
-    import torch
-
     from pysim import report, runner
-    from pysim.errors import DataError
-    from pysim.sparse.tuning import load_tuning, save_tuning, tuning_path
 
-    count = torch.get_num_threads() if threads is None else threads
-    if show:
-        tuning = load_tuning(count)
-        if tuning is None:
-            raise DataError(
-                f"{tuning_path(count)}: nothing was measured on this machine with this build and "
-                f"{count} threads",
-                hint="pysim tune measures it.",
-            )
-    else:
-        with ProgressLine() as progress:
-            tuning = runner.tune(runner.TuneConfig(threads=count), progress)
-        save_tuning(tuning, count)
+    with ProgressLine() as progress:
+        tuning, path = runner.tune_machine(threads, measure=not show, progress=progress)
     if as_json:
         click.echo(json.dumps(tuning.to_json(), indent=2, allow_nan=False))
     else:
-        click.echo(f"{report.render_tuning(tuning)}\nkept in {tuning_path(count)}")
+        click.echo(f"{report.render_tuning(tuning)}\nkept in {path}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pysim.report.table import format_table
-from pysim.sparse.tuning import Tuning
+from pysim.result import Tuning
 
 
 def render_tuning(tuning: Tuning) -> str:

@@ -31,15 +31,18 @@ from pysim.result.study import (
     squarest,
     squarest_blocks,
 )
+from pysim.result.tuning import TUNING_SCHEMA, BreakEven, Tuning
 
 __all__ = [
     "PRUNE_SCHEMA",
     "SCHEMA",
     "STUDY_SCHEMA",
+    "TUNING_SCHEMA",
     "Accuracy",
     "Answer",
     "Block",
     "BlockRun",
+    "BreakEven",
     "Check",
     "CoreResult",
     "Energy",
@@ -63,6 +66,7 @@ __all__ = [
     "StudyResult",
     "TradeOff",
     "Trial",
+    "Tuning",
     "VectorWork",
     "Verdict",
     "add_results",

@@ -7,13 +7,12 @@ from pysim.runner.gpu_timing import gpu_device
 from pysim.runner.inputs import choose_data
 from pysim.runner.measure import Measured, measure_study
 from pysim.runner.methods import METHODS, Init
-from pysim.runner.peak import fma_gflops
 from pysim.runner.prune import PruneRunConfig, prune
 from pysim.runner.run import RunConfig, run
 from pysim.runner.study import find_study, load_study, run_study
 from pysim.runner.system import SystemFacts, default_threads, describe_system
 from pysim.runner.train_dense import train_dense
-from pysim.runner.tune import TuneConfig, tune
+from pysim.runner.tune import TuneConfig, tune, tune_machine
 
 __all__ = [
     "METHODS",
@@ -32,7 +31,6 @@ __all__ = [
     "default_threads",
     "describe_system",
     "find_study",
-    "fma_gflops",
     "gpu_device",
     "load_study",
     "measure_study",
@@ -41,4 +39,5 @@ __all__ = [
     "run_study",
     "train_dense",
     "tune",
+    "tune_machine",
 ]

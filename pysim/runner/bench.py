@@ -17,7 +17,6 @@ from torch import Tensor
 
 from pysim.errors import ConfigError
 from pysim.result import KernelBench, KernelBenchRow
-from pysim.runner.peak import fma_gflops
 from pysim.runner.timing import PYSIM, fastest, interleave
 from pysim.sparse import (
     BsrMatrix,
@@ -27,6 +26,7 @@ from pysim.sparse import (
     quantize_weights,
     to_scipy_bsr,
 )
+from pysim.sparse.peak import fma_gflops
 from pysim.training import Progress, no_progress
 from pysim.workload import BlockGrid
 

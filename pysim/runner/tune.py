@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from pysim.errors import ConfigError
+from pysim.errors import ConfigError, DataError
+from pysim.result import BreakEven, Tuning
 from pysim.runner.timing import PYSIM, Seconds, interleave
 from pysim.sparse import BsrMatrix, SpmmPlan
-from pysim.sparse.tuning import COLUMNS, HEIGHTS, BreakEven, Tuning, describe_machine
+from pysim.sparse.tuning import (
+    COLUMNS,
+    HEIGHTS,
+    describe_machine,
+    load_tuning,
+    save_tuning,
+    tuning_path,
+)
 from pysim.training import Progress, no_progress
 from pysim.workload import BlockGrid
 
@@ -48,6 +57,34 @@ class TuneConfig:
             raise ConfigError(f"side: expected 16 to 4096, got {self.side}")
         if not self.heights or not self.columns or min(*self.heights, *self.columns) < 1:
             raise ConfigError("tune: expected heights and columns of at least 1")
+
+
+def tune_machine(
+    threads: int | None, *, measure: bool, progress: Progress = no_progress
+) -> tuple[Tuning, Path]:
+    """What is kept of this machine, and where.
+
+    Args:
+        threads: For torch and pysim. Default: torch's own number.
+        measure: Measure it now and keep that; else what was measured before.
+        progress: Told how many products are done.
+
+    Raises:
+        DataError: Nothing was measured, or what was is broken.
+        OSError: The result cannot be written.
+    """
+    count = torch.get_num_threads() if threads is None else threads
+    if measure:
+        tuning = tune(TuneConfig(threads=count), progress)
+        return tuning, save_tuning(tuning, count)
+    path = tuning_path(count)
+    kept = load_tuning(count)
+    if kept is None:
+        raise DataError(
+            f"{path}: nothing was measured on this machine with this build and {count} threads",
+            hint="pysim tune measures it.",
+        )
+    return kept, path
 
 
 def tune(config: TuneConfig, progress: Progress = no_progress) -> Tuning:

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from pysim.errors import ConfigError, ModelError
+from pysim.result import Tuning
 from pysim.sparse.clock import seconds_of
 from pysim.sparse.conv2d import BsrConv2d
 from pysim.sparse.linear import BsrLinear
-from pysim.sparse.tuning import Tuning, load_tuning
+from pysim.sparse.tuning import load_tuning
 from pysim.workload import BlockGrid, BlockMask
 
 # Blocks that are tried where none is given, largest first.

@@ -10,9 +10,7 @@ import functools
 import json
 import platform
 import warnings
-from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,62 +19,13 @@ import torch
 from pysim import _core
 from pysim.atomic import write_bytes_atomic
 from pysim.errors import DataError, PysimWarning, printable
+from pysim.result import TUNING_SCHEMA, BreakEven, Tuning
 from pysim.store import cache_folder, content_key, file_digest
 
-_SCHEMA = 1
 _MOST_BYTES = 1 << 16
 # Columns of X that were measured stand for all up to the next; fewer than the first stand for nothing.
 HEIGHTS = (1, 2, 4, 8, 16)
 COLUMNS = (1, 16, 64, 512)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BreakEven:
-    """Where sparse and dense products of one kind take equally long.
-
-    Args:
-        height: Rows of a block.
-        n: Columns of X.
-        sparsity: First quartile, median and third of the break-even sparsity over the rounds, 0 to 1; 0 if
-            sparse was never slower, 1 if never faster.
-    """
-
-    height: int
-    n: int
-    sparsity: tuple[float, float, float]
-
-    def __post_init__(self) -> None:
-        whole = isinstance(self.height, int) and isinstance(self.n, int) and min(self.height, self.n) >= 1
-        if not whole or len(self.sparsity) != 3:
-            raise ValueError(f"break-even: expected a height, columns and three quartiles, got {self}")
-        if not 0 <= self.sparsity[0] <= self.sparsity[1] <= self.sparsity[2] <= 1:
-            raise ValueError(f"break-even: expected rising quartiles from 0 to 1, got {self.sparsity}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tuning:
-    """What ``pysim tune`` found.
-
-    Args:
-        machine: What it depends on, by name.
-        rows: For every height and number of columns.
-    """
-
-    machine: dict[str, str | int]
-    rows: tuple[BreakEven, ...]
-
-    def break_even(self, height: int, n: int) -> BreakEven | None:
-        """Of the largest measured height and number of columns that are not above these."""
-        heights = sorted({row.height for row in self.rows})
-        columns = sorted({row.n for row in self.rows})
-        i, j = bisect_right(heights, height) - 1, bisect_right(columns, n) - 1
-        if i < 0 or j < 0:
-            return None
-        found = [row for row in self.rows if (row.height, row.n) == (heights[i], columns[j])]
-        return found[0] if found else None
-
-    def to_json(self) -> dict[str, object]:
-        return {"schema": _SCHEMA, **asdict(self)}
 
 
 def describe_machine(threads: int) -> dict[str, str | int]:
@@ -122,7 +71,11 @@ def read_tuning(path: Path, machine: Mapping[str, str | int]) -> Tuning:
         if len(text) > _MOST_BYTES:
             raise ValueError(f"more than {_MOST_BYTES} bytes")
         data = json.loads(text)
-        if not isinstance(data, dict) or data.get("schema") != _SCHEMA or data.get("machine") != machine:
+        if (
+            not isinstance(data, dict)
+            or data.get("schema") != TUNING_SCHEMA
+            or data.get("machine") != machine
+        ):
             raise ValueError("not this machine's table")
         rows = tuple(
             BreakEven(height=row["height"], n=row["n"], sparsity=_three(row["sparsity"]))

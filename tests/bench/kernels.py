@@ -13,7 +13,7 @@ from torch.nn.functional import conv2d
 import pysim
 from pysim.models import InputShape, build_model
 from pysim.pruning import PruneConfig, prune_one_shot
-from pysim.runner import KernelBenchConfig, bench_kernels, fma_gflops
+from pysim.runner import KernelBenchConfig, bench_kernels
 from pysim.sparse import (
     BsrMatrix,
     ConvPlan,
@@ -24,6 +24,7 @@ from pysim.sparse import (
     compress,
     quantize_weights,
 )
+from pysim.sparse.peak import fma_gflops
 from pysim.workload import BlockGrid
 from tests.bench.case import Case, make_case, ratios, seconds
 

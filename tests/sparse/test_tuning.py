@@ -10,8 +10,9 @@ from torch import nn
 
 import pysim
 from pysim.errors import PysimWarning
+from pysim.result import BreakEven, Tuning
 from pysim.sparse import compression, tuning
-from pysim.sparse.tuning import BreakEven, Tuning, describe_machine, load_tuning, save_tuning, tuning_path
+from pysim.sparse.tuning import describe_machine, load_tuning, save_tuning, tuning_path
 
 
 @pytest.fixture
