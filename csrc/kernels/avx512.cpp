@@ -22,12 +22,18 @@ inline Vec broadcast(const float* p) { return {_mm512_set1_ps(*p)}; }
 // that it then warns of as uninitialized.
 constexpr __mmask16 kAllLanes = 0xffff;
 inline __m512 permute(__m512i lanes, __m512 v) { return _mm512_maskz_permutexvar_ps(kAllLanes, lanes, v); }
+/// Two floats as one double, whatever its alignment.
+inline double two_floats(const float* p) {
+  double two;
+  __builtin_memcpy(&two, p, sizeof(two));
+  return two;
+}
 template <int kCopies>
 inline Vec spread(const float* p) {
   static_assert(kCopies == 1 || kCopies == 2 || kCopies == 4 || kCopies == 8 || kCopies == 16);
   if constexpr (kCopies == 16) return broadcast(p);
   if constexpr (kCopies == 8) {
-    const __m512 pair = _mm512_castpd_ps(_mm512_set1_pd(*reinterpret_cast<const double*>(p)));
+    const __m512 pair = _mm512_castpd_ps(_mm512_set1_pd(two_floats(p)));
     const __m512i lanes = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
     return {permute(lanes, pair)};
   }
@@ -51,12 +57,6 @@ inline Vec repeat(const float* p, int count) {
 }
 inline Vec put_one(Vec v, __mmask16 lanes, const float* p) {
   return {_mm512_mask_broadcastss_ps(v.v, lanes, _mm_load_ss(p))};
-}
-/// Two floats as one double, whatever its alignment.
-inline double two_floats(const float* p) {
-  double two;
-  __builtin_memcpy(&two, p, sizeof(two));
-  return two;
 }
 inline Vec put_two(Vec v, __mmask8 pairs, const float* p) {
   const __m128d two = _mm_set_sd(two_floats(p));
