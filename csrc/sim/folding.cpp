@@ -4,6 +4,7 @@
 #include <bit>
 #include <numeric>
 #include <string>
+#include <utility>
 
 #include "base/check.h"
 #include "base/checked_math.h"
@@ -18,6 +19,14 @@ void append_lanes(Feed& feed, Span span) {
   feed.members.push_back(span);
   feed.slot_end.push_back(static_cast<std::int64_t>(feed.members.size()));
   feed.lanes += span.size();
+}
+
+/// The first block row that features from `feature_begin` to before `feature_end` lie in, and the one behind
+/// the last. One that lies among them only in part counts: its features there need what it keeps.
+std::pair<std::int64_t, std::int64_t> block_rows(std::int64_t feature_begin, std::int64_t feature_end,
+                                                 std::int64_t height) {
+  const std::int64_t row_begin = feature_begin / height;
+  return {row_begin, ceil_div(feature_end, height)};
 }
 
 /// Eight bytes, the first one lowest.
@@ -200,7 +209,8 @@ StripSize Folder::measure_strip(std::int64_t index) {
   const std::int64_t per_feed = array_.feeder_cols();
   for (std::int64_t feature = begin; feature < end; feature += per_feed) {
     const std::int64_t feature_end = std::min(end, feature + per_feed);
-    find_kept(feature / layer_.grid.bh, ceil_div(feature_end, layer_.grid.bh));
+    const auto [row_begin, row_end] = block_rows(feature, feature_end, layer_.grid.bh);
+    find_kept(row_begin, row_end);
     const std::int64_t lanes = lanes_of_found();
     size.lanes = std::max(size.lanes, lanes);
     size.weights += lanes * (feature_end - feature);
@@ -233,9 +243,7 @@ void Folder::fill_feed(std::int64_t feature_begin, std::int64_t feature_end, Fee
     append_lanes(feed, {0, layer_.grid.k});
     return;
   }
-  // A block row that only partly lies in the strip still counts: its features here need the operand.
-  const std::int64_t row_begin = feature_begin / layer_.grid.bh;
-  const std::int64_t row_end = ceil_div(feature_end, layer_.grid.bh);
+  const auto [row_begin, row_end] = block_rows(feature_begin, feature_end, layer_.grid.bh);
   switch (array_.skip) {
     case Skip::none:
       return;

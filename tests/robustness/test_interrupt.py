@@ -116,15 +116,24 @@ LARGE = """
     import os, threading
     import numpy as np
     from pysim import Accelerator
-    from pysim.config import Memory
+    from pysim.config import Dram, Memory
     from pysim.sim import simulate_layer
     from pysim.sim.timeline import list_timeline
     from pysim.workload import BlockGrid
 
-    memory = Memory(input_bytes=1 << 18, weight_bytes=1 << 16, output_bytes=1 << 18, bandwidth=4.0)
+    dram = Dram(banks=8, row_bytes=8192, t_cl=11, t_rcd=11, t_rp=11, t_rfc=128, t_refi=6240)
+    memory = Memory(
+        input_bytes=1 << 18,
+        weight_bytes=1 << 16,
+        output_bytes=1 << 18,
+        bandwidth=4.0,
+        mode="rowbuffer",
+        dram=dram,
+    )
     hw = Accelerator(rows=4, cols=4, dataflow="{dataflow}", skip="gather", memory=memory)
-    grid = BlockGrid(m=2048, k=2048, bh=4, bw=4)
-    mask = np.random.default_rng(0).random(grid.shape) < 0.2  # minutes of work
+    side = 4096 if hw.dataflow == "ws" else 2048
+    grid = BlockGrid(m=side, k=side, bh=4, bw=4)
+    mask = np.random.default_rng(0).random(grid.shape) < 0.2  # 20 seconds of work and more
     def work():
         {call}
 """

@@ -83,8 +83,8 @@ FAULTS = (
     Fault(
         name="a block row that lies in a strip in part does not count",
         file="folding.cpp",
-        old="ceil_div(feature_end, layer_.grid.bh)",
-        new="std::max(row_begin + 1, feature_end / layer_.grid.bh)",
+        old="ceil_div(feature_end, height)",
+        new="std::max(row_begin + 1, feature_end / height)",
         mode=("ws", 5, 2, "gather"),
     ),
     Fault(
