@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from pysim.cli.options import DEBUG, JSON, TIMED_DEVICE, Blocks
+from pysim.cli.options import DEBUG, JSON, TIMED_DEVICE, Blocks, Numbers
 from pysim.cli.progress import ProgressLine
 from pysim.errors import ConfigError
 
@@ -46,11 +46,11 @@ def bench() -> None:
 @click.option(
     "--n",
     "columns",
-    type=click.IntRange(1),
+    type=Numbers(),
     multiple=True,
-    default=(1, 64, 512),
-    show_default=True,
-    help="Columns of X. May be repeated.",
+    default=("1,64,512",),
+    metavar="LIST",
+    help="Columns of X: 64, or 1,64. May be repeated.  [default: 1,64,512]",
 )
 @click.option(
     "--sparsity",
@@ -80,7 +80,7 @@ def bench() -> None:
 def kernels(
     blocks: tuple[tuple[int, int], ...],
     size: tuple[int, int],
-    columns: tuple[int, ...],
+    columns: tuple[tuple[int, ...], ...],
     sparsity: float,
     dtype: str,
     threads: int,
@@ -101,7 +101,7 @@ def kernels(
         blocks=blocks,
         m=size[0],
         k=size[1],
-        columns=columns,
+        columns=tuple(dict.fromkeys(n for some in columns for n in some)),
         sparsity=sparsity,
         dtype=dtype,
         threads=threads,

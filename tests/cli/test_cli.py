@@ -220,7 +220,7 @@ def test_info_says_which_instruction_sets_are_off_and_why():
 
 
 def test_kernels_are_measured_against_dense_and_peers():
-    args = ["bench", "kernels", "--block", "4,1x3", "--size", "48x64", "--n", "1", "--n", "20", "--peers"]
+    args = ["bench", "kernels", "--block", "4,1x3", "--size", "48x64", "--n", "1,20", "--peers"]
     done = pysim(*args, "--json")
     assert done.returncode == 0, done.stderr
     data = json.loads(done.stdout)
