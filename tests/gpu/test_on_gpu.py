@@ -28,7 +28,8 @@ GPU = torch.device("cuda", 0) if HERE else torch.device("cpu")
 DTYPES = {"f32": torch.float32, "tf32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 # Large enough for several groups and chunks; the emulation takes small ones.
 SIZES = [(1000, 1500)] if HERE else [(70, 150)]
-WIDTHS = [1, 3, 16, 17, 64, 500] if HERE else [1, 16, 65]
+WIDTHS = [1, 3, 16, 17, 64, 500, 520] if HERE else [1, 16, 65]
+HAVE_CLUSTERS = EMULATED or (HERE and torch.cuda.get_device_capability(GPU) == (9, 0))
 
 
 @pytest.fixture(autouse=True)
@@ -56,8 +57,9 @@ def problem(bh, bw, m, k, kind="even", seed=0):
     return BsrMatrix.from_dense(w, grid, mask)
 
 
-def plan_of(matrix, math, n=1024):
-    plan = GpuPlan(matrix.grid, [(matrix.row_ptr, matrix.col_idx)], math=math, device=GPU, columns=n)
+def plan_of(matrix, math, n=1024, cluster=1):
+    indices = [(matrix.row_ptr, matrix.col_idx)]
+    plan = GpuPlan(matrix.grid, indices, math=math, device=GPU, columns=n, cluster=cluster)
     return plan, plan.pack(torch.from_numpy(matrix.values.copy()).to(GPU, DTYPES[math]))
 
 
@@ -80,6 +82,25 @@ def test_product_is_exact_on_integers(math, block, kind):
             expected = expected_of(matrix, x)
             for source in (x, x.t().contiguous().t()):
                 torch.testing.assert_close(plan.multiply(packed, source), expected, rtol=0, atol=0)
+
+
+@pytest.mark.skipif(not HAVE_CLUSTERS, reason="needs compute capability 9.0")
+@pytest.mark.parametrize("math", ["f16", "bf16"])
+@pytest.mark.parametrize("block", [(1, 1), (4, 4), (8, 8), (16, 16), (64, 64), (16, 1)])
+@pytest.mark.parametrize("cluster", [2, 4, 8])
+def test_product_of_a_cluster_is_exact_on_integers(math, block, cluster):
+    """Many times over: a copy that lands too early or too late need not do so in the first run."""
+    for kind in ("even", "skewed"):
+        for m, k in SIZES:
+            matrix = problem(*block, m, k, kind)
+            plan, packed = plan_of(matrix, math, cluster=cluster)
+            for n in (24, 128, 520, 2048) if HERE else (24, 136):
+                x = whole_numbers(n, k, dtype=DTYPES[math]).to(GPU)
+                columns, expected = x.t().contiguous().t(), expected_of(matrix, x)
+                for _ in range(10 if HERE else 1):
+                    y = plan.multiply(packed, columns)
+                    assert plan.last_kernel == "cluster"
+                    torch.testing.assert_close(y, expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("math", DTYPES)
@@ -231,6 +252,28 @@ def test_a_captured_graph_computes_on_new_inputs(n):
         x.copy_(whole_numbers(n, 1500, dtype=torch.float16))
         graph.replay()
         torch.testing.assert_close(y, expected_of(matrix, x), rtol=0, atol=0)
+
+
+@real_gpu
+def test_graphs_that_are_replayed_at_once_have_partial_sums_of_their_own():
+    matrix = problem(16, 16, 1000, 1500, "skewed")
+    plan, packed = plan_of(matrix, "f16")
+    assert plan.facts["panel_splits"] > 0
+    inputs = [whole_numbers(300, 1500, dtype=torch.float16).to(GPU) for _ in range(3)]
+    plan.multiply(packed, inputs[0])
+    graphs, outputs = [torch.cuda.CUDAGraph() for _ in inputs], []
+    for graph, x in zip(graphs, inputs, strict=True):
+        with torch.cuda.graph(graph):
+            outputs.append(plan.multiply(packed, x))
+    torch.cuda.synchronize()
+    streams = [torch.cuda.Stream(GPU) for _ in inputs]
+    for _ in range(20):
+        for stream, graph in zip(streams, graphs, strict=True):
+            with torch.cuda.stream(stream):
+                graph.replay()
+        torch.cuda.synchronize()
+        for x, y in zip(inputs, outputs, strict=True):
+            torch.testing.assert_close(y, expected_of(matrix, x), rtol=0, atol=0)
 
 
 @real_gpu

@@ -22,7 +22,7 @@ DTYPES = {"f32": torch.float32, "tf32": torch.float32, "f16": torch.float16, "bf
 
 
 def device(shared_kib, processors=4):
-    return CudaDevice(name="drawn", capability=(8, 0), processors=processors, shared_bytes=shared_kib * 1024)
+    return CudaDevice(name="drawn", capability=(9, 0), processors=processors, shared_bytes=shared_kib * 1024)
 
 
 def drawn_mask(rng, shape, kind):
@@ -59,9 +59,11 @@ def laid_out(x, layout):
     return view if "tokens" in layout else view.t()
 
 
-def plan_of(matrices, math, limits, columns=256):
+def plan_of(matrices, math, limits, columns=256, cluster=1):
     groups = [(matrix.row_ptr, matrix.col_idx) for matrix in matrices]
-    return GpuPlan(matrices[0].grid, groups, math=math, device=CPU, columns=columns, limits=limits)
+    return GpuPlan(
+        matrices[0].grid, groups, math=math, device=CPU, columns=columns, cluster=cluster, limits=limits
+    )
 
 
 def values_of(matrices, dtype):
