@@ -161,7 +161,8 @@ def block_matrix(mask, bh, bw, seed=0):
 @pytest.mark.parametrize(
     ("math", "bh", "height"),
     [("f32", bh, min(bh, 8)) for bh in (1, 2, 4, 8, 16, 32, 64)]
-    + [("f16", bh, 16 if bh >= 16 else 8) for bh in (1, 2, 4, 8, 16, 32, 64)],
+    + [("f16", bh, min(max(bh, 8), 32)) for bh in (1, 2, 4, 8, 16, 32, 64)]
+    + [("tf32", bh, 16 if bh >= 16 else 8) for bh in (1, 8, 16, 64)],
 )
 def test_only_kept_elements_are_stored_and_steps_are_full(math, bh, height):
     """One full block row of 64 elements in every slab: nothing is padded, whatever the blocks' width."""
@@ -171,6 +172,15 @@ def test_only_kept_elements_are_stored_and_steps_are_full(math, bh, height):
         slabs = 128 // height
         assert facts["height"] == height
         assert facts["kept_elements"] == facts["steps"] * facts["depth"] == slabs * 64
+
+
+@pytest.mark.parametrize("cluster", [1, 4])
+def test_chunks_do_not_cut_through_blocks_of_16(cluster):
+    """101 block columns in several chunks of an odd number of octets: every step is still full."""
+    mask = np.random.default_rng(0).random((40, 101)) < 0.4
+    facts = plan_of([block_matrix(mask, 16, 16)], "f16", device(24), cluster=cluster).facts
+    assert facts["stages"] == 2
+    assert facts["steps"] * facts["depth"] == facts["kept_elements"] == 16 * mask.sum()
 
 
 def test_width_of_blocks_costs_nothing_once_they_are_gathered():
