@@ -77,9 +77,9 @@ gpu::XSource source_of(const Source& source) {
 
 /// Says which kernel it ran; none for no columns.
 const char* run(const gpu::Plan& plan, int device, std::uintptr_t stream, const Address& image,
-         const Address& weights, const Address& x, const Source& source, const Address& y,
-         const std::pair<std::int64_t, std::int64_t>& y_strides, const std::optional<Address>& bias,
-         const std::optional<Address>& workspace, bool relu) {
+                const Address& weights, const Address& x, const Source& source, const Address& y,
+                const std::pair<std::int64_t, std::int64_t>& y_strides, const std::optional<Address>& bias,
+                const std::optional<Address>& workspace, bool relu) {
   gpu::Operands operands;
   operands.image = memory(image);
   operands.weights = memory(weights);

@@ -19,7 +19,9 @@ def render_gpu_bench(bench: GpuBench) -> str:
         cells += [f"{median:.2f}x", f"{low:.2f} .. {high:.2f}", f"{row.max_error:.2g}"]
         for name in variants:
             variant = row.variants.get(name)
-            cells.append(f"{row.dense_us / variant.us:.2f}x" if isinstance(variant, KernelVariant) else _NOTHING)
+            cells.append(
+                f"{row.dense_us / variant.us:.2f}x" if isinstance(variant, KernelVariant) else _NOTHING
+            )
         for name in peers:
             time_us = row.peers.get(name)
             cells.append(_NOTHING if time_us is None else f"{time_us / row.sparse_us:.1f}x")

@@ -39,6 +39,7 @@ def bench_gpu(
     progress: Progress = no_progress,
     *,
     maths: Sequence[Math] = MATHS,
+    clusters: Sequence[int] = CLUSTERS,
 ) -> GpuBench:
     """Times W X for every type, block and width.
 
@@ -47,6 +48,7 @@ def bench_gpu(
         device: The GPU; the CPU runs the emulation, for tests.
         progress: Told how many products are done.
         maths: Types, both of pysim's kernel and of torch's.
+        clusters: Sizes of clusters to time beside the default kernel, where there is one for them.
 
     Raises:
         ConfigError: The GPU cannot be used.
@@ -61,7 +63,7 @@ def bench_gpu(
             matmul.allow_tf32 = math == "tf32"
             for block in config.blocks:
                 for n in config.columns:
-                    rows.append(_row(config, device, math, block, n))
+                    rows.append(_row(config, device, math, block, n, clusters))
                     progress("timing kernels on the GPU", len(rows), total)
     finally:
         matmul.allow_tf32 = before
@@ -78,7 +80,12 @@ def bench_gpu(
 
 
 def _row(
-    config: KernelBenchConfig, device: torch.device, math: Math, block: tuple[int, int], n: int
+    config: KernelBenchConfig,
+    device: torch.device,
+    math: Math,
+    block: tuple[int, int],
+    n: int,
+    clusters: Sequence[int],
 ) -> GpuBenchRow:
     rng = np.random.default_rng(config.seed)
     grid = BlockGrid(m=config.m, k=config.k, bh=block[0], bw=block[1])
@@ -96,7 +103,7 @@ def _row(
     columns = tokens.t().contiguous()
     values = torch.from_numpy(matrix.values.copy()).to(device, dtype)
     packed = plan.pack(values)
-    clustered = _clustered(matrix, math, device, n, values, columns)
+    clustered = _clustered(matrix, math, clusters, values, columns)
 
     # Both layouts of the activations for both sides; each is judged by its faster one.
     sparse_forms: dict[str, Callable[[], Tensor]] = {
@@ -146,13 +153,14 @@ def _row(
 
 
 def _clustered(
-    matrix: BsrMatrix, math: Math, device: torch.device, n: int, values: Tensor, columns: Tensor
+    matrix: BsrMatrix, math: Math, clusters: Sequence[int], values: Tensor, columns: Tensor
 ) -> dict[str, Callable[[], Tensor] | str]:
     """Calls of the kernel for clusters on X (k, n), if it takes it; for a size that fails, why."""
     calls: dict[str, Callable[[], Tensor] | str] = {}
+    device, n = columns.device, columns.shape[1]
     if usable_device(device).capability != (9, 0) or values.element_size() != 2:
         return calls
-    for size in CLUSTERS:
+    for size in clusters:
         name = f"cluster {size}"
         indices = [(matrix.row_ptr, matrix.col_idx)]
         try:

@@ -1,8 +1,10 @@
 """A process of its own for what may take the GPU's context down with it.
 
-    python -m tests.gpu.child tests LINES DONE PATH...   # tests that DONE does not name, one JSON line each
-    python -m tests.gpu.child bench LINES TABLE MATH     # one line for each block
-    python -m tests.gpu.child resnet LINES SECONDS       # one line for each layer
+    python -m tests.gpu.child tests LINES DONE PATH...             # one JSON line for each test
+    python -m tests.gpu.child bench LINES DONE TABLE MATH CLUSTER... # one line for each block
+    python -m tests.gpu.child resnet LINES SECONDS                 # one line for each layer
+
+DONE is a file of names to leave out.
 
 Every line says what begins or what came out of it, as soon as that is known: what reads them knows where a
 process died or hung.
@@ -51,6 +53,11 @@ def context_is_dead() -> bool:
     return False
 
 
+def function_of(nodeid: str) -> str:
+    """The test without its parameters."""
+    return nodeid.split("[")[0]
+
+
 class Reporter:
     """A pytest plugin: leaves out what is done, reports each test, and ends the process with the context."""
 
@@ -58,7 +65,7 @@ class Reporter:
         self._lines, self._done = lines, done
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        items[:] = [item for item in items if item.nodeid not in self._done]
+        items[:] = [item for item in items if self._done.isdisjoint({item.nodeid, function_of(item.nodeid)})]
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self._lines.write(begin=nodeid)
@@ -77,18 +84,29 @@ def run_tests(lines: Lines, done: set[str], paths: list[str]) -> None:
     lines.write(all=True)
 
 
-def run_bench(lines: Lines, name: str, config: KernelBenchConfig, math: Math, device: torch.device) -> None:
+def run_bench(
+    lines: Lines,
+    done: set[str],
+    name: str,
+    config: KernelBenchConfig,
+    math: Math,
+    device: torch.device,
+    clusters: list[int],
+) -> None:
     """Blocks one after the other; one that fails is reported, and the next is tried."""
     for block in config.blocks:
         what = f"{name}, {math} {block[0]}x{block[1]}"
+        if what in done:
+            continue
         lines.write(begin=what)
         try:
-            bench = runner.bench_gpu(replace(config, blocks=(block,)), device, maths=(math,))
+            one = replace(config, blocks=(block,))
+            bench = runner.bench_gpu(one, device, maths=(math,), clusters=clusters)
         except Exception as error:  # whatever it is, the other blocks are still to be measured
             traceback.print_exc()
             lines.write(end=what, outcome="failed", text=f"{type(error).__name__}: {error}")
             if context_is_dead():
-                break
+                os._exit(3)
             continue
         print(f"\n{name}\n{render_gpu_bench(bench)}", flush=True)
         wrong = [row for row in bench.rows if row.max_error > 1]
@@ -111,14 +129,16 @@ def run_resnet(lines: Lines, device: torch.device, seconds: float) -> None:
 def main() -> None:
     what, path, *rest = sys.argv[1:]
     lines = Lines(Path(path))
-    if what == "tests":
-        run_tests(lines, set(Path(rest[0]).read_text().splitlines()), rest[1:])
-    elif what == "bench":
-        name, config, maths = next(bench for bench in BENCHES if bench[0] == rest[0])
-        math = next(math for math in maths if math == rest[1])
-        run_bench(lines, name, config, math, runner.gpu_device())
-    else:
+    if what == "resnet":
         run_resnet(lines, runner.gpu_device(), float(rest[0]))
+        return
+    done = set(Path(rest[0]).read_text().splitlines())
+    if what == "tests":
+        run_tests(lines, done, rest[1:])
+    else:
+        name, config, maths = next(bench for bench in BENCHES if bench[0] == rest[1])
+        math = next(math for math in maths if math == rest[2])
+        run_bench(lines, done, name, config, math, runner.gpu_device(), [int(size) for size in rest[3:]])
 
 
 if __name__ == "__main__":

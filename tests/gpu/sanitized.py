@@ -5,7 +5,16 @@ from __future__ import annotations
 import torch
 
 from pysim.sparse import BsrConv2d
-from tests.gpu.test_on_gpu import DTYPES, GPU, HAVE_CLUSTERS, HERE, expected_of, plan_of, problem, whole_numbers
+from tests.gpu.test_on_gpu import (
+    DTYPES,
+    GPU,
+    HERE,
+    expected_of,
+    plan_of,
+    problem,
+    whole_numbers,
+)
+from tests.gpu.test_on_gpu_cluster import HAVE_CLUSTERS
 
 
 def main() -> None:

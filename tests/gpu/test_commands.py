@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from pysim.result import GpuBench, GpuBenchRow, KernelVariant
 from pysim.runner import gpu_timing
 from pysim.sparse import cuda_status
 from tests.gpu import __main__ as commands
-from tests.gpu import child, goals, networks, sanitized
+from tests.gpu import child, goals, networks, sanitized, watch
 from tests.gpu.watch import Report, watch_tests
 
 WITHOUT_GPU = pytest.mark.skipif(bool(cuda_status().devices), reason="a GPU is here")
@@ -49,7 +50,14 @@ def row(math, b, n, ratio, peers=None, variants=None):
 
 def test_rows_are_judged_by_their_goals():
     rows = (
-        row("f16", 64, 4096, 6.0, {"bsr_dense_addmm": 1.2}, {"cluster 2": KernelVariant(us=2.0, max_error=0.1)}),
+        row(
+            "f16",
+            64,
+            4096,
+            6.0,
+            {"bsr_dense_addmm": 1.2},
+            {"cluster 2": KernelVariant(us=2.0, max_error=0.1)},
+        ),
         row("f32", 4, 4096, 3.9),
         row("f16", 16, 16, 4.0),
         row("f16", 8, 16, 9.0),
@@ -83,6 +91,10 @@ def test_takes_the_process_down():
 def test_hangs():
     time.sleep(60)
 
+@pytest.mark.parametrize("case", range(9))
+def test_dies_in_every_case(case):
+    os._exit(8)
+
 def test_passes_after_all_that(): pass
 """
 
@@ -92,7 +104,8 @@ def test_a_test_that_dies_or_hangs_does_not_hide_the_others(tmp_path):
     path.write_text(CASES)
     report = watch_tests([str(path)], silence=10, deadline=time.monotonic() + 100)
     outcomes = {name.split("::")[1]: case["outcome"] for name, case in report.cases.items()}
-    assert outcomes == {
+    dead = {"test_dies_in_every_case" + case: "failed" for case in ("[0]", "[1]", "")}
+    assert outcomes == dead | {
         "test_passes": "passed",
         "test_fails": "failed",
         "test_skipped": "skipped",
@@ -131,7 +144,7 @@ def test_a_bench_reports_each_block_and_goes_on_after_one_that_fails(tmp_path, m
 
     monkeypatch.setattr(runner, "bench_gpu", sometimes)
     path = tmp_path / "lines"
-    child.run_bench(child.Lines(path), "small", config, "f16", torch.device("cpu"))
+    child.run_bench(child.Lines(path), set(), "small", config, "f16", torch.device("cpu"), [2, 8])
     ends = [line for line in lines_of(path) if "end" in line]
     assert [(line["end"], line["outcome"]) for line in ends] == [
         ("small, f16 4x4", "passed"),
@@ -139,7 +152,7 @@ def test_a_bench_reports_each_block_and_goes_on_after_one_that_fails(tmp_path, m
         ("small, f16 16x16", "passed"),
     ]
     assert "broken on purpose" in ends[1]["text"]
-    assert set(ends[0]["table"]["rows"][0]["variants"]) == {"cluster 2", "cluster 4", "cluster 8"}
+    assert set(ends[0]["table"]["rows"][0]["variants"]) == {"cluster 2", "cluster 8"}
 
     found = {}
     report = Report(cases={line.pop("end"): line for line in ends}, why="it was ended")
@@ -148,6 +161,33 @@ def test_a_bench_reports_each_block_and_goes_on_after_one_that_fails(tmp_path, m
     assert found["failed"] == {"small, f16 2x2": "ConfigError: broken on purpose"}
     assert found["unfinished"] == {"small, f16": "it was ended"}
     json.dumps(found, allow_nan=False)
+
+
+def case(outcome):
+    return {"outcome": outcome, "text": ""}
+
+
+def test_a_block_that_dies_with_clusters_is_measured_without_them(monkeypatch):
+    replies = [
+        Report(cases={"a": case("passed"), "b": case("failed")}, why="died", died_in="b"),
+        Report(cases={"b": case("passed"), "c": case("passed")}),
+    ]
+    calls = []
+
+    def reply(arguments, lines, *, silence, deadline):
+        calls.append((arguments[3:], Path(arguments[2]).read_text().splitlines()))
+        return replies[len(calls) - 1]
+
+    monkeypatch.setattr(watch, "watch", reply)
+    report = watch.watch_bench("table", "f16", (2, 8), silence=1, deadline=1)
+    assert calls == [(["table", "f16", "2", "8"], []), (["table", "f16"], ["a"])]
+    assert {name: found["outcome"] for name, found in report.cases.items()} == {
+        "a": "passed",
+        "b with clusters": "failed",
+        "b": "passed",
+        "c": "passed",
+    }
+    assert report.why == ""
 
 
 def test_layers_are_reported_one_by_one(tmp_path, monkeypatch):

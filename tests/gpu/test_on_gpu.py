@@ -29,7 +29,6 @@ DTYPES = {"f32": torch.float32, "tf32": torch.float32, "f16": torch.float16, "bf
 # Large enough for several groups and chunks; the emulation takes small ones.
 SIZES = [(1000, 1500)] if HERE else [(70, 150)]
 WIDTHS = [1, 3, 16, 17, 64, 500, 520] if HERE else [1, 16, 65]
-HAVE_CLUSTERS = EMULATED or (HERE and torch.cuda.get_device_capability(GPU) == (9, 0))
 
 
 @pytest.fixture(autouse=True)
@@ -82,25 +81,6 @@ def test_product_is_exact_on_integers(math, block, kind):
             expected = expected_of(matrix, x)
             for source in (x, x.t().contiguous().t()):
                 torch.testing.assert_close(plan.multiply(packed, source), expected, rtol=0, atol=0)
-
-
-@pytest.mark.skipif(not HAVE_CLUSTERS, reason="needs compute capability 9.0")
-@pytest.mark.parametrize("math", ["f16", "bf16"])
-@pytest.mark.parametrize("block", [(1, 1), (4, 4), (8, 8), (16, 16), (64, 64), (16, 1)])
-@pytest.mark.parametrize("cluster", [2, 4, 8])
-def test_product_of_a_cluster_is_exact_on_integers(math, block, cluster):
-    """Many times over: a copy that lands too early or too late need not do so in the first run."""
-    for kind in ("even", "skewed"):
-        for m, k in SIZES:
-            matrix = problem(*block, m, k, kind)
-            plan, packed = plan_of(matrix, math, cluster=cluster)
-            for n in (24, 128, 520, 2048) if HERE else (24, 136):
-                x = whole_numbers(n, k, dtype=DTYPES[math]).to(GPU)
-                columns, expected = x.t().contiguous().t(), expected_of(matrix, x)
-                for _ in range(10 if HERE else 1):
-                    y = plan.multiply(packed, columns)
-                    assert plan.last_kernel == "cluster"
-                    torch.testing.assert_close(y, expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("math", DTYPES)

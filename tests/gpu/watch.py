@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -9,11 +10,19 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.gpu.child import function_of
+
 _POLL_SECONDS = 0.05
+
+
+WITH_CLUSTERS = " with clusters"
+OUT_OF_TIME = "out of time"
 
 
 @dataclass
@@ -22,6 +31,7 @@ class Report:
 
     cases: dict[str, dict[str, Any]] = field(default_factory=dict)  # name to its outcome, text and figures
     why: str = ""  # empty if it ended by itself after its last case
+    died_in: str | None = None  # the case whose process died or hung
 
     def failed(self) -> list[str]:
         return [name for name, case in self.cases.items() if case["outcome"] == "failed"]
@@ -29,10 +39,8 @@ class Report:
 
 def end_group(process: subprocess.Popen[Any]) -> None:
     """The process and everything that it started."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 
@@ -72,28 +80,58 @@ def watch(arguments: list[str], lines: Path, *, silence: float, deadline: float)
             now = time.monotonic()
             if now - heard > silence or now > deadline:
                 hung = now - heard > silence
-                report.why = f"silent for {silence:g} s, so it was ended" if hung else "out of time"
+                report.why = f"silent for {silence:g} s, so it was ended" if hung else OUT_OF_TIME
                 break
             time.sleep(_POLL_SECONDS)
     finally:
         end_group(process)
     if begun is not None:
         report.cases[begun] = {"outcome": "failed", "text": report.why}
+    if report.why and report.why != OUT_OF_TIME and report.cases:
+        report.died_in = list(report.cases)[-1]
     return report
 
 
 def watch_tests(paths: list[str], *, silence: float, deadline: float) -> Report:
-    """All tests of the paths; after one that takes its process down, another process goes on with the next."""
+    """All tests of the paths; after one that takes its process down, another process goes on with the next.
+
+    What is left of a test function is given up when two of its cases have taken their processes down.
+    """
     report = Report()
+    deaths: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         done, lines = Path(folder, "done"), Path(folder, "lines")
         while True:
             done.write_text("\n".join(report.cases))
             lines.unlink(missing_ok=True)
-            found = watch(
-                ["tests", str(lines), str(done), *paths], lines, silence=silence, deadline=deadline
-            )
+            arguments = ["tests", str(lines), str(done), *paths]
+            found = watch(arguments, lines, silence=silence, deadline=deadline)
             report.cases.update(found.cases)
             report.why = found.why
-            if not found.why or not found.cases or found.why == "out of time":
+            if not found.why or found.died_in is None:
+                return report
+            function = function_of(found.died_in)
+            deaths[function] += 1
+            if deaths[function] == 2 and function != found.died_in:
+                text = "its other cases were not run, as two took their processes down"
+                report.cases[function] = {"outcome": "failed", "text": text}
+
+
+def watch_bench(name: str, math: str, clusters: Sequence[int], *, silence: float, deadline: float) -> Report:
+    """One type of one table. A block that takes its process down is tried again without clusters, and so are
+    the others behind it."""
+    report = Report()
+    with tempfile.TemporaryDirectory() as folder:
+        done, lines = Path(folder, "done"), Path(folder, "lines")
+        while True:
+            done.write_text("\n".join(case for case in report.cases if not case.endswith(WITH_CLUSTERS)))
+            lines.unlink(missing_ok=True)
+            arguments = ["bench", str(lines), str(done), name, math, *map(str, clusters)]
+            found = watch(arguments, lines, silence=silence, deadline=deadline)
+            report.why = found.why
+            if found.died_in is not None and clusters:
+                found.cases[found.died_in + WITH_CLUSTERS] = found.cases.pop(found.died_in)
+                clusters = ()
+            report.cases.update(found.cases)
+            if not found.why or found.died_in is None:
                 return report

@@ -1,5 +1,7 @@
-"""The CUDA sources compile without a warning, where there is a compiler: for both architectures, or for the one
-that has clusters."""
+"""The CUDA sources compile without a warning, where there is a compiler.
+
+For both architectures, or for the one that has clusters.
+"""
 
 from __future__ import annotations
 

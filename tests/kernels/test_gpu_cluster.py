@@ -119,6 +119,6 @@ def test_clusters_that_have_no_kernel_are_refused():
         with pytest.raises(ConfigError, match="a cluster of 1, or of 2, 4 or 8 in f16 or bf16"):
             plan_of([matrix], math, device(99), cluster=cluster)
     old = CudaDevice(name="old", capability=(8, 0), processors=4, shared_bytes=99 * 1024)
+    indices = [(matrix.row_ptr, matrix.col_idx)]
     with pytest.raises(ConfigError, match=r"expected compute capability 9.0 for clusters, got 8.0"):
-        indices = [(matrix.row_ptr, matrix.col_idx)]
         GpuPlan(matrix.grid, indices, math="f16", device=CPU, cluster=2, limits=old)

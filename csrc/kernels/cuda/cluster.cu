@@ -1,10 +1,9 @@
 // The kernel for clusters: barriers in shared memory that count bytes, and copies that the copy engine writes
 // into every CTA of a cluster. Compiled for sm_90a, where NVIDIA says that such copies are fast.
 // Source: PTX ISA, mbarrier, cp.async.bulk, barrier.cluster, mapa.
-#include "kernels/gpu/cluster.h"
-
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/kernels.h"
+#include "kernels/gpu/cluster.h"
 #include "kernels/gpu/kernels.h"
 
 namespace pysim::gpu {

@@ -1,5 +1,5 @@
-// The panel kernel and the one for few columns. Each arithmetic has a source file of its own, so that they are
-// compiled side by side.
+// The panel kernel and the one for few columns. Each arithmetic has a source file of its own, so that they
+// are compiled side by side.
 #pragma once
 
 #include "kernels/cuda/device.h"

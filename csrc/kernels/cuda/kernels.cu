@@ -1,6 +1,5 @@
 // The second pass, and which entry point is which.
 #include "kernels/cuda/kernels.h"
-
 #include "kernels/gpu/bodies.h"
 
 namespace pysim::gpu {

@@ -7,8 +7,8 @@
 
 namespace pysim::gpu {
 
-/// Slabs that one CTA works on; their panel of X comes in `chunks` pieces. Groups of one cluster have the same
-/// chunks.
+/// Slabs that one CTA works on; their panel of X comes in `chunks` pieces. Groups of one cluster have the
+/// same chunks.
 struct GroupEntry {
   std::int32_t slot_begin;
   std::int32_t slots;

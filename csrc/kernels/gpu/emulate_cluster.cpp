@@ -237,9 +237,8 @@ void Cluster::wait(int rank, const std::function<bool()>& ready) {
 
 void Cluster::synchronize(int rank) {
   const std::int64_t round = ++synchronized_[static_cast<std::size_t>(rank)];
-  wait(rank, [this, round] {
-    return *std::min_element(synchronized_.begin(), synchronized_.end()) >= round;
-  });
+  wait(rank,
+       [this, round] { return *std::min_element(synchronized_.begin(), synchronized_.end()) >= round; });
 }
 
 void Cluster::multicast(std::int64_t offset, const char* from, int bytes, int barrier) {
@@ -257,9 +256,8 @@ void emulate_cluster(const Launches& launches, const Launch& launch, std::int64_
   Cluster cluster(launches, launch, index);
   const bool found = with_cluster_kind(a.math, a.height, [&](auto kind) {
     using Of = decltype(kind);
-    cluster.run([&](ClusterCta& cta, char* shared) {
-      cluster_body<Of::math, Of::height>(cta, a, index, shared);
-    });
+    cluster.run(
+        [&](ClusterCta& cta, char* shared) { cluster_body<Of::math, Of::height>(cta, a, index, shared); });
   });
   if (!found) throw std::logic_error("GPU emulation: expected a kernel for every plan, got none");
 }

@@ -76,12 +76,13 @@ Loading choose_loading(const XSource& x, std::uintptr_t address, int bytes) {
   return whole ? Loading::along_reduction : Loading::elements_by_reduction;
 }
 
-/// Bytes of X from the first column to where the kernel for clusters reads in the last row: whole copies of 16
-/// bytes. 0 if it cannot fetch this X.
+/// Bytes of X from the first column to where the kernel for clusters reads in the last row: whole copies of
+/// 16 bytes. 0 if it cannot fetch this X.
 std::int64_t cluster_reach(const Plan& plan, const XSource& x, Loading loading, const Memory& memory) {
   const std::int64_t vector = 16 / element_bytes(plan.math());
   if (plan.cluster() == 1 || loading != Loading::along_columns) return 0;
-  const std::int64_t reach = ((x.k - 1) * x.k_stride + ceil_div(x.n, vector) * vector) * element_bytes(plan.math());
+  const std::int64_t reach =
+      ((x.k - 1) * x.k_stride + ceil_div(x.n, vector) * vector) * element_bytes(plan.math());
   return reach <= memory.bytes ? reach : 0;
 }
 

@@ -110,8 +110,8 @@ Plan::Plan(const std::vector<BsrView>& groups, Math math, const DeviceLimits& li
   require(limits.processors >= 1, "GPU plan", "at least one multiprocessor",
           std::to_string(limits.processors));
   const bool clustered = cluster_ != 1;
-  require(!clustered || ((cluster_ == 2 || cluster_ == 4 || cluster_ == kMostCluster) &&
-                         element_bytes(math) == 2),
+  require(!clustered ||
+              ((cluster_ == 2 || cluster_ == 4 || cluster_ == kMostCluster) && element_bytes(math) == 2),
           "GPU plan", "a cluster of 1, or of 2, 4 or 8 in f16 or bf16", std::to_string(cluster_));
   const BlockGrid& grid = groups[0].grid;
   const auto group_count = static_cast<std::int64_t>(groups.size());
@@ -228,8 +228,8 @@ Plan::Plan(const std::vector<BsrView>& groups, Math math, const DeviceLimits& li
   make_image();
 }
 
-/// The steps of parts `begin` to `end`, and groups of `group_slots` of them over the same chunks, as many as a
-/// cluster has CTAs; the last ones may be empty.
+/// The steps of parts `begin` to `end`, and groups of `group_slots` of them over the same chunks, as many as
+/// a cluster has CTAs; the last ones may be empty.
 void Plan::add_cluster(const Elements& elements, const std::vector<Slab>& slabs, std::vector<Part>& parts,
                        std::size_t begin, std::size_t end, std::int64_t octets_per_chunk,
                        std::size_t group_slots) {

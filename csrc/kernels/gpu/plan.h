@@ -105,8 +105,8 @@ class Plan {
   std::vector<std::size_t> sections_;  ///< Where each table begins in the image.
 };
 
-/// Rows of a slab for blocks of height `bh`: 32, 16 or 8 on tensor cores, 32 for two-byte types only; else the
-/// power of two up to 8 that fits.
+/// Rows of a slab for blocks of height `bh`: 32, 16 or 8 on tensor cores, 32 for two-byte types only; else
+/// the power of two up to 8 that fits.
 int slab_height(Math math, std::int64_t bh);
 
 }  // namespace pysim::gpu

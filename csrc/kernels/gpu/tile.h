@@ -60,7 +60,8 @@ struct Place {
 /// lane loads its share of the fragment with a single access.
 ///
 /// Slabs of 16 rows are the 16-row operand of the mma, and slabs of 32 rows two of them; slabs of 8 rows are
-/// its 8-column operand, and X^T the other. Source: PTX ISA, matrix fragments for mma.m16n8k16 (.f16, .bf16) and mma.m16n8k8 (.tf32).
+/// its 8-column operand, and X^T the other. Source: PTX ISA, matrix fragments for mma.m16n8k16 (.f16, .bf16)
+/// and mma.m16n8k8 (.tf32).
 PYSIM_HD constexpr int weight_position(Math math, int height, int row, int k) {
   if (math == Math::f32) return row;
   if (math == Math::tf32) {
