@@ -35,8 +35,7 @@ PYSIM_DEVICE void cluster_body(Cta& cta, const Arguments& a, std::int64_t index,
   constexpr int pitch = row_pitch(kMath, kClusterColumns);
   struct Held {
     typename Warp::Panel slot[kSlots];
-    typename Warp::Weights weights[kSlots];  ///< Of the next step.
-    typename Warp::template Each<int> rows[kSlots];
+    typename Warp::Ahead next[kSlots];
     std::int32_t step[kSlots];
     std::int32_t last[kSlots];
   };
@@ -83,8 +82,7 @@ PYSIM_DEVICE void cluster_body(Cta& cta, const Arguments& a, std::int64_t index,
   typename Cta::template PerWarp<Held> held(cta);
   const auto load_next = [&](Held& of, int s) {
     if (of.step[s] >= of.last[s]) return;
-    Warp::load_weights(of.weights[s], a, of.step[s]);
-    Warp::find_rows(of.rows[s], a, of.step[s]);
+    Warp::load_ahead(of.next[s], a, of.step[s]);
   };
   cta.warps([&](int warp) {
     PYSIM_UNROLL
@@ -112,11 +110,10 @@ PYSIM_DEVICE void cluster_body(Cta& cta, const Arguments& a, std::int64_t index,
           Held& mine = held[warp];
           const std::int32_t end = a.edges[slots[slot].edge_begin + c + 1];
           while (mine.step[s] < end) {
-            auto weights = mine.weights[s];
-            auto rows = mine.rows[s];
+            auto now = mine.next[s];
             ++mine.step[s];
             load_next(mine, s);
-            Warp::multiply_rows(mine.slot[s], stage, weights, rows);
+            Warp::multiply_rows(mine.slot[s], stage, now);
           }
         }
       }

@@ -65,19 +65,27 @@ struct TensorWarp {
     });
   }
 
-  /// Where in a stage each lane finds the row whose address it gives to ldmatrix.
-  PYSIM_DEVICE static void find_rows(Each<int>& offset, const Arguments& a, std::int64_t step) {
+  /// What a step of a two-byte type needs besides the panel: its weights, and where in a stage each lane
+  /// finds the row whose address it gives to ldmatrix. Comes from L2, which takes longer than the step's
+  /// products, and is therefore loaded a step ahead.
+  struct Ahead {
+    Weights weights;
+    Each<int> rows;
+  };
+
+  PYSIM_DEVICE static void load_ahead(Ahead& to, const Arguments& a, std::int64_t step) {
+    load_weights(to.weights, a, step);
     const std::uint16_t* const rows = a.panel_rows + step * step_depth(kMath);
     Machine::lanes([&](int lane) {
       const Place place = ldmatrix_place(kHeight, lane);
-      offset[lane] = rows[place.k] * kPitch + place.at * 2;
+      to.rows[lane] = rows[place.k] * kPitch + place.at * 2;
     });
   }
 
-  /// Adds the products of a step's weights with its rows of the panel in `stage`.
-  PYSIM_DEVICE static void multiply_rows(Panel& sums, const char* stage, Weights& w, Each<int>& offset) {
+  /// Adds the products of a step with its rows of the panel in `stage`.
+  PYSIM_DEVICE static void multiply_rows(Panel& sums, const char* stage, Ahead& step) {
     Each<const char*> address;
-    Machine::lanes([&](int lane) { address[lane] = stage + offset[lane]; });
+    Machine::lanes([&](int lane) { address[lane] = stage + step.rows[lane]; });
     // 16 columns at a time: two tiles of 8, or one of 16.
     PYSIM_UNROLL
     for (int j = 0; j < kColumns / 16; ++j) {
@@ -85,34 +93,23 @@ struct TensorWarp {
       Machine::ldmatrix_trans(x, address, j * 32);
       PYSIM_UNROLL
       for (int t = 0; t < 16 / tile_columns(kHeight); ++t)
-        multiply<kTiles, 4>(sums, j * (16 / tile_columns(kHeight)) + t, w, x, 2 * t);
+        multiply<kTiles, 4>(sums, j * (16 / tile_columns(kHeight)) + t, step.weights, x, 2 * t);
     }
   }
 
-  /// Adds the step's products with the panel in `stage`.
-  PYSIM_DEVICE static void step(Panel& sums, const Arguments& a, const char* stage, std::int64_t step) {
-    Weights w;
-    load_weights(w, a, step);
+  /// Adds the products of steps begin .. end - 1 with the panel in `stage`.
+  PYSIM_DEVICE static void add_steps(Panel& sums, const Arguments& a, const char* stage, std::int32_t begin,
+                                     std::int32_t end) {
     if constexpr (kMath == Math::tf32) {
-      const std::uint16_t* const rows = a.panel_rows + step * step_depth(kMath);
-      PYSIM_UNROLL
-      for (int t = 0; t < kTiles; ++t) {
-        Each<Words<kXWords>> x;
-        Machine::lanes([&](int lane) {
-          PYSIM_UNROLL
-          for (int i = 0; i < kXWords; ++i) {
-            const Place place = x_place(kMath, kHeight, lane, i, 0);
-            const char* const at =
-                stage + rows[place.k] * kPitch + (t * tile_columns(kHeight) + place.at) * 4;
-            x[lane].word[i] = tf32_bits(Machine::template load<float>(at));
-          }
-        });
-        multiply<kTiles, kXWords>(sums, t, w, x, 0);
-      }
+      for (std::int32_t step = begin; step < end; ++step) add_tf32(sums, a, stage, step);
     } else {
-      Each<int> offset;
-      find_rows(offset, a, step);
-      multiply_rows(sums, stage, w, offset);
+      Ahead next;
+      if (begin < end) load_ahead(next, a, begin);
+      for (std::int32_t step = begin; step < end; ++step) {
+        Ahead now = next;
+        if (step + 1 < end) load_ahead(next, a, step + 1);
+        multiply_rows(sums, stage, now);
+      }
     }
   }
 
@@ -171,6 +168,25 @@ struct TensorWarp {
   }
 
  private:
+  PYSIM_DEVICE static void add_tf32(Panel& sums, const Arguments& a, const char* stage, std::int64_t step) {
+    Weights w;
+    load_weights(w, a, step);
+    const std::uint16_t* const rows = a.panel_rows + step * step_depth(kMath);
+    PYSIM_UNROLL
+    for (int t = 0; t < kTiles; ++t) {
+      Each<Words<kXWords>> x;
+      Machine::lanes([&](int lane) {
+        PYSIM_UNROLL
+        for (int i = 0; i < kXWords; ++i) {
+          const Place place = x_place(kMath, kHeight, lane, i, 0);
+          const char* const at = stage + rows[place.k] * kPitch + (t * tile_columns(kHeight) + place.at) * 4;
+          x[lane].word[i] = tf32_bits(Machine::template load<float>(at));
+        }
+      });
+      multiply<kTiles, kXWords>(sums, t, w, x, 0);
+    }
+  }
+
   /// Sums of the columns of tile t += the step's weights x the tile of X in words `first` and after.
   template <int kCount, int kWords>
   PYSIM_DEVICE static void multiply(Each<Sums<kCount>>& sums, int t, Weights& w, Each<Words<kWords>>& x,
@@ -218,7 +234,12 @@ struct CoreWarp {
     });
   }
 
-  PYSIM_DEVICE static void step(Panel& sums, const Arguments& a, const char* stage, std::int64_t step) {
+  PYSIM_DEVICE static void add_steps(Panel& sums, const Arguments& a, const char* stage, std::int32_t begin,
+                                     std::int32_t end) {
+    for (std::int32_t step = begin; step < end; ++step) add_step(sums, a, stage, step);
+  }
+
+  PYSIM_DEVICE static void add_step(Panel& sums, const Arguments& a, const char* stage, std::int64_t step) {
     const char* const row = stage + a.panel_rows[step] * panel_pitch(kMath);
     Machine::lanes([&](int lane) {
       const auto x = Machine::template load<Vector>(row + lane * kColumns * 4);
