@@ -19,8 +19,8 @@ from typing import Any
 from tests.gpu.child import function_of
 
 _POLL_SECONDS = 0.05
-
-
+_START_SECONDS = 60.0  # imports, before the first line
+_END_SECONDS = 20.0  # of a killed process, which its GPU may hold back
 WITH_CLUSTERS = " with clusters"
 OUT_OF_TIME = "out of time"
 
@@ -41,7 +41,8 @@ def end_group(process: subprocess.Popen[Any]) -> None:
     """The process and everything that it started."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_END_SECONDS)
 
 
 def watch(arguments: list[str], lines: Path, *, silence: float, deadline: float) -> Report:
@@ -50,15 +51,15 @@ def watch(arguments: list[str], lines: Path, *, silence: float, deadline: float)
     Args:
         arguments: Of the child.
         lines: The file of its JSON lines; need not exist.
-        silence: Seconds without a new line after which it counts as hung.
+        silence: Seconds from one line to the next after which it counts as hung.
         deadline: Of time.monotonic.
 
     Returns:
         All cases; the one in which a child died or hung has failed, and says so.
     """
-    report, begun, position, whole = Report(), None, 0, False
+    report, begun, last, position, whole = Report(), None, None, 0, False
     process = subprocess.Popen([sys.executable, "-m", "tests.gpu.child", *arguments], start_new_session=True)
-    heard = time.monotonic()
+    heard = time.monotonic() + _START_SECONDS
     try:
         while True:
             ended = process.poll() is not None  # before the last look: nothing is written after it
@@ -70,8 +71,8 @@ def watch(arguments: list[str], lines: Path, *, silence: float, deadline: float)
                 if "begin" in line:
                     begun = line["begin"]
                 elif "end" in line:
-                    begun = None
-                    report.cases[line.pop("end")] = line
+                    begun, last = None, line.pop("end")
+                    report.cases[last] = line
                 else:
                     whole = True
             if ended:
@@ -87,8 +88,9 @@ def watch(arguments: list[str], lines: Path, *, silence: float, deadline: float)
         end_group(process)
     if begun is not None:
         report.cases[begun] = {"outcome": "failed", "text": report.why}
-    if report.why and report.why != OUT_OF_TIME and report.cases:
-        report.died_in = list(report.cases)[-1]
+    # A child may also end itself behind a case that failed.
+    guilty = begun or (last if last in report.failed() else None)
+    report.died_in = guilty if report.why not in ("", OUT_OF_TIME) else None
     return report
 
 
@@ -108,8 +110,10 @@ def watch_tests(paths: list[str], *, silence: float, deadline: float) -> Report:
             found = watch(arguments, lines, silence=silence, deadline=deadline)
             report.cases.update(found.cases)
             report.why = found.why
-            if not found.why or found.died_in is None:
+            if found.why in ("", OUT_OF_TIME) or not found.cases:
                 return report
+            if found.died_in is None:
+                continue
             function = function_of(found.died_in)
             deaths[function] += 1
             if deaths[function] == 2 and function != found.died_in:
@@ -133,5 +137,5 @@ def watch_bench(name: str, math: str, clusters: Sequence[int], *, silence: float
                 found.cases[found.died_in + WITH_CLUSTERS] = found.cases.pop(found.died_in)
                 clusters = ()
             report.cases.update(found.cases)
-            if not found.why or found.died_in is None:
+            if found.why in ("", OUT_OF_TIME) or not found.cases:
                 return report
