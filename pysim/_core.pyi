@@ -308,6 +308,7 @@ class GpuPlan:
         shared_bytes: int,
         processors: int,
         columns: int,
+        cluster: int,
     ) -> None: ...
     def run(
         self,
@@ -323,7 +324,7 @@ class GpuPlan:
         bias: _Memory | None,
         workspace: _Memory | None,
         relu: bool,
-    ) -> None: ...
+    ) -> str: ...
     def workspace_bytes(self, n: int) -> int: ...
     @property
     def image(self) -> npt.NDArray[np.uint8]: ...

@@ -44,7 +44,7 @@ void require_vector(const py::array& array, const char* where) {
 }
 
 gpu::Plan make_plan(const std::vector<std::tuple<GridTuple, I64, I32>>& groups, const std::string& math,
-                    std::int64_t shared_bytes, std::int64_t processors, std::int64_t columns) {
+                    std::int64_t shared_bytes, std::int64_t processors, std::int64_t columns, int cluster) {
   std::vector<BsrView> views;
   for (const auto& [grid, row_ptr, col_idx] : groups) {
     const auto [m, k, positions, bh, bw] = grid;
@@ -57,7 +57,7 @@ gpu::Plan make_plan(const std::vector<std::tuple<GridTuple, I64, I32>>& groups, 
   }
   const gpu::Math of = math_of(math);
   const py::gil_scoped_release nogil;
-  return gpu::Plan(views, of, {shared_bytes, processors}, columns);
+  return gpu::Plan(views, of, {shared_bytes, processors}, {columns, cluster});
 }
 
 gpu::Memory memory(const Address& address) { return {address.first, address.second}; }
@@ -75,10 +75,11 @@ gpu::XSource source_of(const Source& source) {
           sizes[7], sizes[8],  sizes[9],  sizes[10], sizes[11]};
 }
 
-void run(const gpu::Plan& plan, int device, std::uintptr_t stream, const Address& image,
-         const Address& weights, const Address& x, const Source& source, const Address& y,
-         const std::pair<std::int64_t, std::int64_t>& y_strides, const std::optional<Address>& bias,
-         const std::optional<Address>& workspace, bool relu) {
+/// Says which kernel it ran; none for no columns.
+const char* run(const gpu::Plan& plan, int device, std::uintptr_t stream, const Address& image,
+                const Address& weights, const Address& x, const Source& source, const Address& y,
+                const std::pair<std::int64_t, std::int64_t>& y_strides, const std::optional<Address>& bias,
+                const std::optional<Address>& workspace, bool relu) {
   gpu::Operands operands;
   operands.image = memory(image);
   operands.weights = memory(weights);
@@ -100,6 +101,15 @@ void run(const gpu::Plan& plan, int device, std::uintptr_t stream, const Address
   } else {
     cuda_launch(launches, device, stream);
   }
+  if (launches.count == 0) return "none";
+  switch (launches.launch[0].kernel) {
+    case gpu::Launch::Kernel::cluster:
+      return "cluster";
+    case gpu::Launch::Kernel::decode:
+      return "few columns";
+    default:
+      return "panel";
+  }
 }
 
 }  // namespace
@@ -107,7 +117,7 @@ void run(const gpu::Plan& plan, int device, std::uintptr_t stream, const Address
 void bind_gpu(py::module_& m) {
   py::class_<gpu::Plan>(m, "GpuPlan", "See pysim.sparse.gpu.")
       .def(py::init(&make_plan), py::arg("groups"), py::kw_only(), py::arg("math"), py::arg("shared_bytes"),
-           py::arg("processors"), py::arg("columns"))
+           py::arg("processors"), py::arg("columns"), py::arg("cluster"))
       .def("run", &run, py::kw_only(), py::arg("device"), py::arg("stream"), py::arg("image"),
            py::arg("weights"), py::arg("x"), py::arg("source"), py::arg("y"), py::arg("y_strides"),
            py::arg("bias"), py::arg("workspace"), py::arg("relu"))
@@ -132,7 +142,8 @@ void bind_gpu(py::module_& m) {
         facts["depth"] = gpu::step_depth(plan.math());
         facts["warps"] = plan.warps();
         facts["stages"] = plan.stages();
-        facts["shared_bytes"] = plan.shared_bytes();
+        facts["cluster"] = plan.cluster();
+        facts["shared_bytes"] = plan.shared_bytes(plan.cluster() != 1);
         facts["groups"] = plan.group_count();
         facts["units"] = plan.unit_count();
         facts["steps"] = plan.steps();

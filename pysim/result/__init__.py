@@ -2,7 +2,7 @@
 
 from pysim.result.bench import KernelBench, KernelBenchRow
 from pysim.result.gemm import CoreResult, GemmResult, MemoryResult, add_results
-from pysim.result.gpu_bench import GpuBench, GpuBenchRow
+from pysim.result.gpu_bench import GpuBench, GpuBenchRow, KernelVariant
 from pysim.result.prune import PRUNE_SCHEMA, LevelResult, PruneResult, Sample, Trial
 from pysim.result.run import (
     SCHEMA,
@@ -54,6 +54,7 @@ __all__ = [
     "KernelBench",
     "KernelBenchRow",
     "KernelTiming",
+    "KernelVariant",
     "LayerResult",
     "LevelResult",
     "MemoryResult",

@@ -6,6 +6,19 @@ from dataclasses import asdict, dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KernelVariant:
+    """One of pysim's kernels that is not the default.
+
+    Args:
+        us: Median time, microseconds.
+        max_error: Largest difference from the product in float64, as a share of what rounding allows.
+    """
+
+    us: float
+    max_error: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GpuBenchRow:
     """One product of one type and block shape.
 
@@ -18,6 +31,7 @@ class GpuBenchRow:
         speedup_quartiles: First quartile, median and third of dense over sparse time, round by round.
         max_error: Largest difference from the product in float64, as a share of what rounding allows.
         peers: Name to median time, microseconds; None where the peer refuses the block or is wrong.
+        variants: Name of a kernel that only an option chooses to its time, or to why there is none.
     """
 
     math: str
@@ -28,6 +42,7 @@ class GpuBenchRow:
     speedup_quartiles: tuple[float, float, float]
     max_error: float
     peers: dict[str, float | None]
+    variants: dict[str, KernelVariant | str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from pysim.result import GpuBench, GpuBenchRow
+from pysim.errors import ConfigError
+from pysim.result import GpuBench, GpuBenchRow, KernelVariant
 from pysim.runner.bench import KernelBenchConfig
 from pysim.runner.gpu_timing import interleave_on
 from pysim.runner.timing import PYSIM, fastest
@@ -22,6 +24,8 @@ from pysim.sparse.gpu import GpuPlan, Math, usable_device
 from pysim.training import Progress, no_progress
 from pysim.workload import BlockGrid
 
+# Sizes of clusters that are timed beside the default kernel where the GPU has clusters.
+CLUSTERS = (2, 4, 8)
 MATHS: tuple[Math, ...] = ("f32", "tf32", "f16", "bf16")
 _DTYPES = {"f32": torch.float32, "tf32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 # Half a unit in the last place, relative: of a factor before it is multiplied, of a result as it is stored.
@@ -35,6 +39,7 @@ def bench_gpu(
     progress: Progress = no_progress,
     *,
     maths: Sequence[Math] = MATHS,
+    clusters: Sequence[int] = CLUSTERS,
 ) -> GpuBench:
     """Times W X for every type, block and width.
 
@@ -43,6 +48,7 @@ def bench_gpu(
         device: The GPU; the CPU runs the emulation, for tests.
         progress: Told how many products are done.
         maths: Types, both of pysim's kernel and of torch's.
+        clusters: Sizes of clusters to time beside the default kernel, where there is one for them.
 
     Raises:
         ConfigError: The GPU cannot be used.
@@ -57,7 +63,7 @@ def bench_gpu(
             matmul.allow_tf32 = math == "tf32"
             for block in config.blocks:
                 for n in config.columns:
-                    rows.append(_row(config, device, math, block, n))
+                    rows.append(_row(config, device, math, block, n, clusters))
                     progress("timing kernels on the GPU", len(rows), total)
     finally:
         matmul.allow_tf32 = before
@@ -74,7 +80,12 @@ def bench_gpu(
 
 
 def _row(
-    config: KernelBenchConfig, device: torch.device, math: Math, block: tuple[int, int], n: int
+    config: KernelBenchConfig,
+    device: torch.device,
+    math: Math,
+    block: tuple[int, int],
+    n: int,
+    clusters: Sequence[int],
 ) -> GpuBenchRow:
     rng = np.random.default_rng(config.seed)
     grid = BlockGrid(m=config.m, k=config.k, bh=block[0], bw=block[1])
@@ -88,21 +99,29 @@ def _row(
     tokens = torch.from_numpy(rng.standard_normal((n, config.k), dtype=np.float32)).to(device, dtype)
     matrix = BsrMatrix.from_dense(w, grid, mask)
     plan = GpuPlan(grid, [(matrix.row_ptr, matrix.col_idx)], math=math, device=device, columns=n)
-    packed = plan.pack(torch.from_numpy(matrix.values.copy()).to(device, dtype))
     exact, allowed = _exact(math, dense, tokens)
     columns = tokens.t().contiguous()
+    values = torch.from_numpy(matrix.values.copy()).to(device, dtype)
+    packed = plan.pack(values)
+    clustered = _clustered(matrix, math, clusters, values, columns)
 
     # Both layouts of the activations for both sides; each is judged by its faster one.
     sparse_forms: dict[str, Callable[[], Tensor]] = {
         f"{PYSIM} tokens": lambda: plan.multiply(packed, tokens),
         f"{PYSIM} columns": lambda: plan.multiply(packed, columns.t()),
     }
-    error = max(float(((call().double() - exact).abs() / allowed).max()) for call in sparse_forms.values())
+
+    def error_of(call: Callable[[], Tensor]) -> float:
+        return float(((call().double() - exact).abs() / allowed).max())
+
+    error = max(error_of(call) for call in sparse_forms.values())
+    variant_errors = {name: error_of(call) for name, call in clustered.items() if callable(call)}
     forms: dict[str, Callable[[], object]] = {
         "linear": lambda: linear(tokens, dense),
         "mm": lambda: torch.mm(dense, columns),
         **sparse_forms,
     }
+    forms.update({name: call for name, call in clustered.items() if callable(call)})
     peers: dict[str, float | None] = {}
     if config.peers:
         for name, call in _peers(dense, columns, block).items():
@@ -113,6 +132,10 @@ def _row(
     for name in peers:
         if name in samples:
             peers[name] = float(np.median(samples.pop(name))) * 1e6
+    variants: dict[str, KernelVariant | str] = {n: c for n, c in clustered.items() if isinstance(c, str)}
+    for name, largest in variant_errors.items():
+        us = float(np.median(samples.pop(name))) * 1e6
+        variants[name] = KernelVariant(us=us, max_error=largest)
     _, times = fastest({name: samples.pop(name) for name in sparse_forms})
     _, dense_times = fastest(samples)
     low, median, high = np.quantile(dense_times / times, (0.25, 0.5, 0.75))
@@ -125,7 +148,32 @@ def _row(
         speedup_quartiles=(float(low), float(median), float(high)),
         max_error=error,
         peers=peers,
+        variants=variants,
     )
+
+
+def _clustered(
+    matrix: BsrMatrix, math: Math, clusters: Sequence[int], values: Tensor, columns: Tensor
+) -> dict[str, Callable[[], Tensor] | str]:
+    """Calls of the kernel for clusters on X (k, n), if it takes it; for a size that fails, why."""
+    calls: dict[str, Callable[[], Tensor] | str] = {}
+    device, n = columns.device, columns.shape[1]
+    if usable_device(device).capability != (9, 0) or values.element_size() != 2:
+        return calls
+    for size in clusters:
+        name = f"cluster {size}"
+        indices = [(matrix.row_ptr, matrix.col_idx)]
+        try:
+            plan = GpuPlan(matrix.grid, indices, math=math, device=device, columns=n, cluster=size)
+            call = partial(plan.multiply, plan.pack(values), columns.t())
+            call()
+        except ConfigError as error:
+            calls[name] = str(error)
+            continue
+        if plan.last_kernel != "cluster":
+            return {}
+        calls[name] = call
+    return calls
 
 
 def _exact(math: Math, dense: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:

@@ -28,6 +28,7 @@ _DTYPES: dict[Math, torch.dtype] = {
     "bf16": torch.bfloat16,
 }
 _OLDEST = (8, 0)
+_WITH_CLUSTERS = (9, 0)
 _EMULATED_DEVICE = -1
 # What the emulation pretends to be.
 EMULATED = CudaDevice(name="emulated", capability=(9, 0), processors=132, shared_bytes=227 * 1024)
@@ -96,6 +97,9 @@ class GpuPlan:
             are for tensors of these types. Sums are float32 in all.
         device: Where tables go; ``cpu`` is the emulation.
         columns: The width that work is spread for; any other works too.
+        cluster: CTAs that share what they fetch of X: 2, 4 or 8 in ``f16`` and ``bf16``, for X whose columns
+            lie together, more than 16 and aligned to 16 bytes; other X takes the kernel of 1. Compute
+            capability 9.0 only.
         limits: Stands in for the device's own; for tests.
 
     Raises:
@@ -110,9 +114,16 @@ class GpuPlan:
         math: Math,
         device: torch.device,
         columns: int = 1024,
+        cluster: int = 1,
         limits: CudaDevice | None = None,
     ) -> None:
         gpu = usable_device(device) if limits is None else limits
+        if cluster != 1 and gpu.capability != _WITH_CLUSTERS:
+            raise ConfigError(
+                f"GPU plan: expected compute capability 9.0 for clusters, got {gpu.capability[0]}."
+                f"{gpu.capability[1]} ({gpu.name})",
+                hint="cluster=1 runs on every GPU.",
+            )
         parts = (grid.m, grid.k, grid.positions, grid.bh, grid.bw)
         with as_config_error("GPU plan"):
             self._plan = _core.GpuPlan(
@@ -121,7 +132,9 @@ class GpuPlan:
                 shared_bytes=gpu.shared_bytes,
                 processors=gpu.processors,
                 columns=columns,
+                cluster=cluster,
             )
+        self.last_kernel = "none"  # which one the last product took
         self.math, self.device, self.dtype = math, device, _DTYPES[math]
         self.grid = grid
         self.m, self.k = len(groups) * grid.m, len(groups) * grid.k
@@ -247,7 +260,7 @@ class GpuPlan:
             stream = torch.cuda.current_stream(x.device).cuda_stream
         try:
             workspace = self._workspace(stream, source[1])
-            self._plan.run(
+            self.last_kernel = self._plan.run(
                 device=index,
                 stream=stream,
                 image=_memory(self._image),
@@ -269,6 +282,9 @@ class GpuPlan:
         needed = self._plan.workspace_bytes(n)
         if needed == 0:
             return None
+        if self.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+            # Graphs captured on one stream may be replayed on several: each has its own, kept by its pool.
+            return torch.empty(needed, dtype=torch.uint8, device=self.device)
         held = self._workspaces.get(stream)
         if held is None or held.numel() < needed:
             held = torch.empty(needed, dtype=torch.uint8, device=self.device)

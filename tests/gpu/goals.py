@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pysim.result import GpuBench
+from pysim.result import GpuBench, KernelVariant
 from pysim.runner import KernelBenchConfig
 from pysim.sparse.gpu import Math
 
@@ -28,6 +28,7 @@ GOALS = {
     **{("f32", b): goal for b, goal in zip((4, 8, 16, 32, 64), (4, 6, 6, 6, 6), strict=True)},
 }
 DECODE_GOAL = 4.0
+_PEER_GOALS = {16: 2.0, 32: 2.0, 64: 1.3}
 
 
 def judge(bench: GpuBench) -> list[str]:
@@ -38,14 +39,17 @@ def judge(bench: GpuBench) -> list[str]:
     for row in bench.rows:
         b = row.block[0]
         goal = GOALS.get((row.math, b)) if row.n == 4096 else DECODE_GOAL if row.n == 16 and b >= 16 else None
+        what = f"{row.math} {b}x{b}"
         if goal is not None:
-            ratio = row.speedup_quartiles[1]
-            mark = "reached" if ratio >= goal else "missed"
-            lines.append(f"goal {mark}: {row.math} {b}x{b} n={row.n}: {ratio:.2f}x, goal {goal:g}x")
-        for peer, wanted in (("bsr_dense_addmm", {16: 2.0, 32: 2.0, 64: 1.3}.get(b)),):
-            us = row.peers.get(peer)
-            if us is not None and wanted is not None and row.n == 4096:
-                ratio = us / row.sparse_us
-                mark = "reached" if ratio >= wanted else "missed"
-                lines.append(f"goal {mark}: {row.math} {b}x{b} over {peer}: {ratio:.2f}x, goal {wanted:g}x")
+            lines.append(_line(f"{what} n={row.n}", row.speedup_quartiles[1], goal))
+        us, wanted = row.peers.get("bsr_dense_addmm"), _PEER_GOALS.get(b)
+        if us is not None and wanted is not None and row.n == 4096:
+            lines.append(_line(f"{what} over bsr_dense_addmm", us / row.sparse_us, wanted))
+        for name, variant in row.variants.items():
+            if goal is not None and isinstance(variant, KernelVariant):
+                lines.append(_line(f"{what} n={row.n} with {name}", row.dense_us / variant.us, goal))
     return lines
+
+
+def _line(what: str, ratio: float, goal: float) -> str:
+    return f"goal {'reached' if ratio >= goal else 'missed'}: {what}: {ratio:.2f}x, goal {goal:g}x"

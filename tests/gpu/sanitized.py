@@ -5,7 +5,16 @@ from __future__ import annotations
 import torch
 
 from pysim.sparse import BsrConv2d
-from tests.gpu.test_on_gpu import DTYPES, GPU, expected_of, plan_of, problem, whole_numbers
+from tests.gpu.test_on_gpu import (
+    DTYPES,
+    GPU,
+    HERE,
+    expected_of,
+    plan_of,
+    problem,
+    whole_numbers,
+)
+from tests.gpu.test_on_gpu_cluster import HAVE_CLUSTERS
 
 
 def main() -> None:
@@ -13,11 +22,18 @@ def main() -> None:
         for block in ((1, 1), (2, 2), (4, 4), (8, 8), (16, 16)):
             matrix = problem(*block, 150, 330, "skewed")
             plan, packed = plan_of(matrix, math)
-            for n in (1, 16, 70):
+            for n in (1, 16, 70, 72):
                 x = whole_numbers(n, 330, dtype=dtype).to(GPU)
-                for source in (x, x.t().contiguous().t(), x[:, :].clone().t().contiguous().t()):
+                for source in (x, x.t().contiguous().t()):
                     y = plan.multiply(packed, source)
                     torch.testing.assert_close(y, expected_of(matrix, x), rtol=0, atol=0)
+    if HERE and HAVE_CLUSTERS:
+        matrix = problem(16, 16, 600, 1500)
+        columns = whole_numbers(200, 1500, dtype=torch.float16).to(GPU).t().contiguous().t()
+        for cluster in (2, 4, 8):
+            plan, packed = plan_of(matrix, "f16", cluster=cluster)
+            y = plan.multiply(packed, columns)
+            torch.testing.assert_close(y, expected_of(matrix, columns), rtol=0, atol=0)
     layer = BsrConv2d.from_dense(torch.nn.Conv2d(16, 32, 3, padding=1), (8, 8)).to(GPU)
     for layout in (torch.contiguous_format, torch.channels_last):
         layer(torch.randn(2, 16, 9, 9, device=GPU).contiguous(memory_format=layout))

@@ -28,7 +28,7 @@ GPU = torch.device("cuda", 0) if HERE else torch.device("cpu")
 DTYPES = {"f32": torch.float32, "tf32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 # Large enough for several groups and chunks; the emulation takes small ones.
 SIZES = [(1000, 1500)] if HERE else [(70, 150)]
-WIDTHS = [1, 3, 16, 17, 64, 500] if HERE else [1, 16, 65]
+WIDTHS = [1, 3, 16, 17, 64, 500, 520] if HERE else [1, 16, 65]
 
 
 @pytest.fixture(autouse=True)
@@ -56,8 +56,9 @@ def problem(bh, bw, m, k, kind="even", seed=0):
     return BsrMatrix.from_dense(w, grid, mask)
 
 
-def plan_of(matrix, math, n=1024):
-    plan = GpuPlan(matrix.grid, [(matrix.row_ptr, matrix.col_idx)], math=math, device=GPU, columns=n)
+def plan_of(matrix, math, n=1024, cluster=1):
+    indices = [(matrix.row_ptr, matrix.col_idx)]
+    plan = GpuPlan(matrix.grid, indices, math=math, device=GPU, columns=n, cluster=cluster)
     return plan, plan.pack(torch.from_numpy(matrix.values.copy()).to(GPU, DTYPES[math]))
 
 
@@ -231,6 +232,28 @@ def test_a_captured_graph_computes_on_new_inputs(n):
         x.copy_(whole_numbers(n, 1500, dtype=torch.float16))
         graph.replay()
         torch.testing.assert_close(y, expected_of(matrix, x), rtol=0, atol=0)
+
+
+@real_gpu
+def test_graphs_that_are_replayed_at_once_have_partial_sums_of_their_own():
+    matrix = problem(16, 16, 1000, 1500, "skewed")
+    plan, packed = plan_of(matrix, "f16")
+    assert plan.facts["panel_splits"] > 0
+    inputs = [whole_numbers(300, 1500, dtype=torch.float16).to(GPU) for _ in range(3)]
+    plan.multiply(packed, inputs[0])
+    graphs, outputs = [torch.cuda.CUDAGraph() for _ in inputs], []
+    for graph, x in zip(graphs, inputs, strict=True):
+        with torch.cuda.graph(graph):
+            outputs.append(plan.multiply(packed, x))
+    torch.cuda.synchronize()
+    streams = [torch.cuda.Stream(GPU) for _ in inputs]
+    for _ in range(20):
+        for stream, graph in zip(streams, graphs, strict=True):
+            with torch.cuda.stream(stream):
+                graph.replay()
+        torch.cuda.synchronize()
+        for x, y in zip(inputs, outputs, strict=True):
+            torch.testing.assert_close(y, expected_of(matrix, x), rtol=0, atol=0)
 
 
 @real_gpu

@@ -22,7 +22,7 @@ DTYPES = {"f32": torch.float32, "tf32": torch.float32, "f16": torch.float16, "bf
 
 
 def device(shared_kib, processors=4):
-    return CudaDevice(name="drawn", capability=(8, 0), processors=processors, shared_bytes=shared_kib * 1024)
+    return CudaDevice(name="drawn", capability=(9, 0), processors=processors, shared_bytes=shared_kib * 1024)
 
 
 def drawn_mask(rng, shape, kind):
@@ -59,9 +59,11 @@ def laid_out(x, layout):
     return view if "tokens" in layout else view.t()
 
 
-def plan_of(matrices, math, limits, columns=256):
+def plan_of(matrices, math, limits, columns=256, cluster=1):
     groups = [(matrix.row_ptr, matrix.col_idx) for matrix in matrices]
-    return GpuPlan(matrices[0].grid, groups, math=math, device=CPU, columns=columns, limits=limits)
+    return GpuPlan(
+        matrices[0].grid, groups, math=math, device=CPU, columns=columns, cluster=cluster, limits=limits
+    )
 
 
 def values_of(matrices, dtype):
@@ -159,7 +161,8 @@ def block_matrix(mask, bh, bw, seed=0):
 @pytest.mark.parametrize(
     ("math", "bh", "height"),
     [("f32", bh, min(bh, 8)) for bh in (1, 2, 4, 8, 16, 32, 64)]
-    + [("f16", bh, 16 if bh >= 16 else 8) for bh in (1, 2, 4, 8, 16, 32, 64)],
+    + [("f16", bh, min(max(bh, 8), 32)) for bh in (1, 2, 4, 8, 16, 32, 64)]
+    + [("tf32", bh, 16 if bh >= 16 else 8) for bh in (1, 8, 16, 64)],
 )
 def test_only_kept_elements_are_stored_and_steps_are_full(math, bh, height):
     """One full block row of 64 elements in every slab: nothing is padded, whatever the blocks' width."""
@@ -169,6 +172,15 @@ def test_only_kept_elements_are_stored_and_steps_are_full(math, bh, height):
         slabs = 128 // height
         assert facts["height"] == height
         assert facts["kept_elements"] == facts["steps"] * facts["depth"] == slabs * 64
+
+
+@pytest.mark.parametrize("cluster", [1, 4])
+def test_chunks_do_not_cut_through_blocks_of_16(cluster):
+    """101 block columns in several chunks of an odd number of octets: every step is still full."""
+    mask = np.random.default_rng(0).random((40, 101)) < 0.4
+    facts = plan_of([block_matrix(mask, 16, 16)], "f16", device(24), cluster=cluster).facts
+    assert facts["stages"] == 2
+    assert facts["steps"] * facts["depth"] == facts["kept_elements"] == 16 * mask.sum()
 
 
 def test_width_of_blocks_costs_nothing_once_they_are_gathered():

@@ -43,8 +43,8 @@ float get(gpu::Math math, const char* from, std::int64_t index) {
 void check_product(Rng& rng) {
   const auto math = static_cast<gpu::Math>(draw(rng, 0, 3));
   const int bytes = gpu::element_bytes(math);
-  const std::int64_t heights[] = {1, 2, 3, 4, 8, 16, 24};
-  const BlockGrid grid{draw(rng, 1, 150), draw(rng, 1, 120), 1, heights[draw(rng, 0, 6)], draw(rng, 1, 9)};
+  const std::int64_t heights[] = {1, 2, 3, 4, 8, 16, 24, 32, 40};
+  const BlockGrid grid{draw(rng, 1, 150), draw(rng, 1, 120), 1, heights[draw(rng, 0, 8)], draw(rng, 1, 9)};
   std::vector<std::int64_t> row_ptr{0};
   std::vector<std::int32_t> col_idx;
   const std::int64_t rare = draw(rng, 0, 4);
@@ -57,8 +57,10 @@ void check_product(Rng& rng) {
   const auto blocks = static_cast<std::int64_t>(col_idx.size());
   const std::vector<float> values = small_integers<float>(rng, blocks * grid.bh * grid.bw);
   const BsrView view{grid, row_ptr.data(), col_idx.data(), nullptr, blocks};
-  const std::int64_t n = draw(rng, 0, 90);
-  const gpu::Plan plan({view}, math, {draw(rng, 10, 100) * 1024, draw(rng, 1, 8)}, n);
+  const bool clustered = bytes == 2 && draw(rng, 0, 2) == 0;
+  const int cluster = clustered ? 2 << draw(rng, 0, 2) : 1;
+  const std::int64_t n = draw(rng, 0, clustered ? 290 : 90);
+  const gpu::Plan plan({view}, math, {draw(rng, 10, 100) * 1024, draw(rng, 1, 8)}, {n, cluster});
 
   const Aligned image(static_cast<std::int64_t>(plan.image().size()));
   std::copy(plan.image().begin(), plan.image().end(), reinterpret_cast<std::byte*>(image.memory));
@@ -68,11 +70,15 @@ void check_product(Rng& rng) {
     put(math, weights.memory, static_cast<std::int64_t>(i),
         place < 0 ? 0.0F : values[static_cast<std::size_t>(place)]);
   }
-  const bool tokens = draw(rng, 0, 1) == 0;
-  const Aligned x(grid.k * n * bytes);
+  const bool tokens = !clustered && draw(rng, 0, 1) == 0;
+  const std::int64_t pitch = clustered ? (n + 7) / 8 * 8 : n;  // of rows of X; the rest is never written
+  const Aligned x(grid.k * pitch * bytes);
   const Aligned y(grid.m * n * bytes);
   const std::vector<float> numbers = small_integers<float>(rng, grid.k * n);
-  for (std::int64_t i = 0; i < grid.k * n; ++i) put(math, x.memory, i, numbers[static_cast<std::size_t>(i)]);
+  for (std::int64_t i = 0; i < grid.k * n; ++i) {
+    const std::int64_t place = tokens ? i : i / n * pitch + i % n;
+    put(math, x.memory, place, numbers[static_cast<std::size_t>(i)]);
+  }
   const Aligned work(gpu::workspace_bytes(plan, n));
 
   gpu::Operands operands;
@@ -83,11 +89,15 @@ void check_product(Rng& rng) {
   operands.workspace = work.view();
   operands.source.k = grid.k;
   operands.source.n = n;
-  operands.source.k_stride = tokens ? 1 : n;
+  operands.source.k_stride = tokens ? 1 : pitch;
   operands.source.n_stride = tokens ? grid.k : 1;
   operands.y_m_stride = 1;
   operands.y_n_stride = grid.m;
-  gpu::emulate(gpu::plan_launches(plan, operands));
+  const gpu::Launches launches = gpu::plan_launches(plan, operands);
+  expect(n == 0 || (launches.launch[0].kernel == gpu::Launch::Kernel::cluster) ==
+                       (clustered && !gpu::takes_decode(n)),
+         "GPU product: the kernel that the plan is for");
+  gpu::emulate(launches);
 
   std::vector<float> dense(static_cast<std::size_t>(grid.m * grid.k));
   for (std::int64_t i = 0; i < grid.block_rows(); ++i) {

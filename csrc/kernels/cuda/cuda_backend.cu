@@ -97,11 +97,18 @@ void cuda_launch(const gpu::Launches& launches, int device, std::uintptr_t strea
                     "cudaFuncSetAttribute");
     gpu::Arguments arguments = launches.arguments;
     void* parameters[] = {&arguments};
-    require_success(cudaLaunchKernel(kernel, dim3(static_cast<unsigned>(launch.ctas)),
-                                     dim3(static_cast<unsigned>(launch.threads)), parameters,
-                                     static_cast<std::size_t>(launch.shared_bytes),
-                                     reinterpret_cast<cudaStream_t>(stream)),
-                    "a kernel's launch");
+    cudaLaunchAttribute cluster{};
+    cluster.id = cudaLaunchAttributeClusterDimension;
+    cluster.val.clusterDim.x = static_cast<unsigned>(launch.cluster);
+    cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+    cudaLaunchConfig_t config{};
+    config.gridDim = dim3(static_cast<unsigned>(launch.ctas));
+    config.blockDim = dim3(static_cast<unsigned>(launch.threads));
+    config.dynamicSmemBytes = static_cast<std::size_t>(launch.shared_bytes);
+    config.stream = reinterpret_cast<cudaStream_t>(stream);
+    config.attrs = &cluster;
+    config.numAttrs = launch.kernel == gpu::Launch::Kernel::cluster ? 1 : 0;  // sm_80 knows no clusters.
+    require_success(cudaLaunchKernelExC(&config, kernel, parameters), "a kernel's launch");
   }
 }
 

@@ -1,164 +1,10 @@
-// The GPU as a Machine and a Cta for gpu/bodies.h: registers, shared memory, cp.async, ldmatrix and mma.sync,
-// as sm_80 has them.
+// The second pass, and which entry point is which.
 #include "kernels/cuda/kernels.h"
 #include "kernels/gpu/bodies.h"
-#include "kernels/gpu/kernels.h"
 
 namespace pysim::gpu {
 
 namespace {
-
-__device__ __forceinline__ unsigned shared_address(const void* pointer) {
-  return static_cast<unsigned>(__cvta_generic_to_shared(pointer));
-}
-
-struct DeviceMachine {
-  /// What each lane has of its own is simply the thread's own.
-  template <class T>
-  struct Each {
-    T of;
-    __device__ __forceinline__ T& operator[](int) { return of; }
-  };
-
-  template <class F>
-  __device__ __forceinline__ static void lanes(F f) {
-    f(static_cast<int>(threadIdx.x % kLanes));
-  }
-
-  template <class T>
-  __device__ __forceinline__ static T load(const char* from) {
-    return *reinterpret_cast<const T*>(from);
-  }
-
-  /// From global memory that no kernel writes: through the read-only path.
-  template <class T>
-  __device__ __forceinline__ static T fetch(const char* from) {
-    T value;
-    if constexpr (sizeof(T) % 16 == 0) {
-      PYSIM_UNROLL
-      for (int i = 0; i < static_cast<int>(sizeof(T) / 16); ++i)
-        reinterpret_cast<uint4*>(&value)[i] = __ldg(reinterpret_cast<const uint4*>(from) + i);
-    } else if constexpr (sizeof(T) == 8) {
-      *reinterpret_cast<uint2*>(&value) = __ldg(reinterpret_cast<const uint2*>(from));
-    } else {
-      static_assert(sizeof(T) == 4, "one access");
-      *reinterpret_cast<unsigned*>(&value) = __ldg(reinterpret_cast<const unsigned*>(from));
-    }
-    return value;
-  }
-
-  __device__ __forceinline__ static float fused(float a, float b, float c) { return fmaf(a, b, c); }
-
-  __device__ __forceinline__ static void ldmatrix_trans(Each<Words<4>>& to, Each<const char*>& rows,
-                                                        int offset) {
-    std::uint32_t* const w = to.of.word;
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(w[0]), "=r"(w[1]), "=r"(w[2]), "=r"(w[3])
-                 : "r"(shared_address(rows.of + offset))
-                 : "memory");
-  }
-
-  template <Math kMath, class Sums, class A, class B>
-  __device__ __forceinline__ static void mma(Sums sums, A left, B right) {
-    float* const c = sums(0);
-    const std::uint32_t* const a = left(0);
-    const std::uint32_t* const b = right(0);
-    if constexpr (kMath == Math::f16) {
-      asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-          "{%0, %1, %2, %3};"
-          : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-    } else if constexpr (kMath == Math::bf16) {
-      asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-          "{%0, %1, %2, %3};"
-          : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-    } else {
-      asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-          "{%0, %1, %2, %3};"
-          : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-    }
-  }
-
-  template <class Get>
-  __device__ __forceinline__ static void add_across(Get get, int apart) {
-    float& value = get(0);
-    value += __shfl_xor_sync(0xffffffffU, value, apart);
-  }
-};
-
-struct DeviceCta {
-  using Machine = DeviceMachine;
-
-  template <class T>
-  struct PerWarp {
-    T of;
-    __device__ __forceinline__ explicit PerWarp(const DeviceCta&) {}
-    __device__ __forceinline__ T& operator[](int) { return of; }
-  };
-
-  __device__ __forceinline__ int size() const { return static_cast<int>(blockDim.x); }
-  template <class F>
-  __device__ __forceinline__ void threads(F f) {
-    f(static_cast<int>(threadIdx.x));
-  }
-  template <class F>
-  __device__ __forceinline__ void warps(F f) {
-    f(static_cast<int>(threadIdx.x / kLanes));
-  }
-  __device__ __forceinline__ void barrier() { __syncthreads(); }
-  __device__ __forceinline__ void commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-  __device__ __forceinline__ void wait_for_all_but_newest() {
-    asm volatile("cp.async.wait_group 1;" ::: "memory");
-  }
-
-  __device__ __forceinline__ void copy16(char* to, const char* from, int readable) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
-                 :
-                 : "r"(shared_address(to)), "l"(__cvta_generic_to_global(from)), "r"(readable)
-                 : "memory");
-  }
-  template <int kBytes>
-  __device__ __forceinline__ void scatter16(char* to, int pitch, const char* from) {
-    const uint4 vector = __ldg(reinterpret_cast<const uint4*>(from));
-    const unsigned words[4] = {vector.x, vector.y, vector.z, vector.w};
-    PYSIM_UNROLL
-    for (int j = 0; j < 16 / kBytes; ++j) {
-      if constexpr (kBytes == 4) {
-        *reinterpret_cast<unsigned*>(to + j * pitch) = words[j];
-      } else {
-        *reinterpret_cast<unsigned short*>(to + j * pitch) =
-            static_cast<unsigned short>(words[j / 2] >> (16 * (j % 2)));
-      }
-    }
-  }
-  template <int kBytes>
-  __device__ __forceinline__ void copy_element(char* to, const char* data, std::int64_t offset) {
-    if constexpr (kBytes == 4) {
-      *reinterpret_cast<unsigned*>(to) =
-          offset < 0 ? 0U : __ldg(reinterpret_cast<const unsigned*>(data) + offset);
-    } else {
-      *reinterpret_cast<unsigned short*>(to) =
-          offset < 0 ? static_cast<unsigned short>(0)
-                     : __ldg(reinterpret_cast<const unsigned short*>(data) + offset);
-    }
-  }
-  __device__ __forceinline__ void clear4(char* to) { *reinterpret_cast<unsigned*>(to) = 0; }
-};
-
-template <Math kMath, int kHeight>
-__global__ void __launch_bounds__(kMaxWarps* kLanes, 1) panel_kernel(const __grid_constant__ Arguments a) {
-  extern __shared__ __align__(16) char shared[];
-  DeviceCta cta;
-  panel_body<kMath, kHeight>(cta, a, static_cast<std::int64_t>(blockIdx.x), shared);
-}
-
-template <Math kMath, int kHeight>
-__global__ void __launch_bounds__(kDecodeWarps* kLanes) decode_kernel(const __grid_constant__ Arguments a) {
-  DeviceCta cta;
-  decode_body<kMath, kHeight>(cta, a, static_cast<std::int64_t>(blockIdx.x));
-}
 
 __global__ void add_partials_kernel(const __grid_constant__ Arguments a) {
   const std::int64_t element = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
@@ -169,14 +15,18 @@ __global__ void add_partials_kernel(const __grid_constant__ Arguments a) {
 
 const void* kernel_of(Launch::Kernel kernel, Math math, int height) {
   if (kernel == Launch::Kernel::add_partials) return reinterpret_cast<const void*>(&add_partials_kernel);
-  const void* found = nullptr;
-  (void)with_kind(math, height, [&](auto kind) {
-    using Of = decltype(kind);
-    found = kernel == Launch::Kernel::panel
-                ? reinterpret_cast<const void*>(&panel_kernel<Of::math, Of::height>)
-                : reinterpret_cast<const void*>(&decode_kernel<Of::math, Of::height>);
-  });
-  return found;
+  if (kernel == Launch::Kernel::cluster) return cluster_kernel(math, height);
+  switch (math) {
+    case Math::f32:
+      return kernel_f32(kernel, height);
+    case Math::tf32:
+      return kernel_tf32(kernel, height);
+    case Math::f16:
+      return kernel_f16(kernel, height);
+    case Math::bf16:
+      return kernel_bf16(kernel, height);
+  }
+  return nullptr;
 }
 
 }  // namespace pysim::gpu

@@ -7,7 +7,8 @@
 
 namespace pysim::gpu {
 
-/// Slabs that one CTA works on; their panel of X comes in `chunks` pieces.
+/// Slabs that one CTA works on; their panel of X comes in `chunks` pieces. Groups of one cluster have the
+/// same chunks.
 struct GroupEntry {
   std::int32_t slot_begin;
   std::int32_t slots;
@@ -101,11 +102,12 @@ struct Arguments {
   XSource x;
   Output y;
   std::int64_t x_bytes;   ///< From x.data on, what may be read of X; the emulation holds the kernels to it.
-  std::int64_t panels;    ///< ceil(n / panel columns).
+  std::int64_t panels;    ///< ceil(n / columns of the kernel's panel).
   std::int64_t elements;  ///< Of the second pass: splits * height * n.
   std::int32_t unit_count;
   std::int32_t stages;       ///< Panels in shared memory, 1 or 2.
   std::int32_t stage_bytes;  ///< From one to the next.
+  std::int32_t cluster;      ///< CTAs that share each fetched row of X; groups come in as many.
   std::int32_t height;
   Math math;
   Loading loading;

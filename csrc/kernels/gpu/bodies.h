@@ -94,9 +94,7 @@ PYSIM_DEVICE void panel_body(Cta& cta, const Arguments& a, std::int64_t index, c
           const std::int32_t slot = first_slot + s * warps + warp;
           if (slot < group.slots) {
             const std::int32_t* const edge = a.edges + slots[slot].edge_begin + c;
-            const std::int32_t end = edge[1];
-            for (std::int32_t step = edge[0]; step < end; ++step)
-              Warp::step(held[warp].slot[s], a, stage, step);
+            Warp::add_steps(held[warp].slot[s], a, stage, edge[0], edge[1]);
           }
         }
       });

@@ -18,6 +18,9 @@ template <class F>
 bool with_kind(Math math, int height, F f) {
   const auto tensor = [&](auto constant) {
     constexpr Math kMath = decltype(constant)::value;
+    if constexpr (element_bytes(kMath) == 2) {
+      if (height == 32) return f(Kind<kMath, 32>{}), true;
+    }
     if (height == 16) return f(Kind<kMath, 16>{}), true;
     if (height == 8) return f(Kind<kMath, 8>{}), true;
     return false;
@@ -37,6 +40,16 @@ bool with_kind(Math math, int height, F f) {
   if (height == 2) return f(Kind<Math::f32, 2>{}), true;
   if (height == 1) return f(Kind<Math::f32, 1>{}), true;
   return false;
+}
+
+/// The same for the kernels of clusters: two-byte types only.
+template <class F>
+bool with_cluster_kind(Math math, int height, F f) {
+  if (element_bytes(math) != 2) return false;
+  return with_kind(math, height, [&](auto kind) {
+    using Of = decltype(kind);
+    if constexpr (element_bytes(Of::math) == 2) f(kind);
+  });
 }
 
 }  // namespace pysim::gpu

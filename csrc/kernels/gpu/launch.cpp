@@ -76,6 +76,16 @@ Loading choose_loading(const XSource& x, std::uintptr_t address, int bytes) {
   return whole ? Loading::along_reduction : Loading::elements_by_reduction;
 }
 
+/// Bytes of X from the first column to where the kernel for clusters reads in the last row: whole copies of
+/// 16 bytes. 0 if it cannot fetch this X.
+std::int64_t cluster_reach(const Plan& plan, const XSource& x, Loading loading, const Memory& memory) {
+  const std::int64_t vector = 16 / element_bytes(plan.math());
+  if (plan.cluster() == 1 || loading != Loading::along_columns) return 0;
+  const std::int64_t reach =
+      ((x.k - 1) * x.k_stride + ceil_div(x.n, vector) * vector) * element_bytes(plan.math());
+  return reach <= memory.bytes ? reach : 0;
+}
+
 }  // namespace
 
 bool takes_decode(std::int64_t n) { return n <= kDecodeColumns; }
@@ -129,16 +139,21 @@ Launches plan_launches(const Plan& plan, const Operands& operands) {
   a.x = x;
   a.x.data = reinterpret_cast<const void*>(operands.x.address);
   a.y = {reinterpret_cast<void*>(operands.y.address), operands.y_m_stride, operands.y_n_stride};
-  a.panels = ceil_div(x.n, panel_columns(plan.math()));
   a.relu = operands.relu;
-  a.x_bytes = x_bytes;
   a.loading = choose_loading(x, operands.x.address, bytes);
+  const std::int64_t reach = decode ? 0 : cluster_reach(plan, x, a.loading, operands.x);
+  const bool clustered = reach > 0;
+  a.x_bytes = clustered ? reach : x_bytes;
+  a.panels = ceil_div(x.n, clustered ? kClusterColumns : panel_columns(plan.math()));
+  a.cluster = clustered ? plan.cluster() : 1;
+  a.stage_bytes = static_cast<std::int32_t>(plan.stage_bytes(clustered));
   if (decode) {
     launches.launch[0] = {Launch::Kernel::decode, ceil_div(plan.unit_count(), kDecodeWarps),
                           kDecodeWarps * kLanes, 0};
   } else {
-    launches.launch[0] = {Launch::Kernel::panel, checked_mul(plan.group_count(), a.panels, kWhere),
-                          plan.warps() * kLanes, plan.shared_bytes()};
+    launches.launch[0] = {clustered ? Launch::Kernel::cluster : Launch::Kernel::panel,
+                          checked_mul(plan.group_count(), a.panels, kWhere), plan.warps() * kLanes,
+                          plan.shared_bytes(clustered), a.cluster};
   }
   launches.count = 1;
   if (plan.split_count(decode) > 0) {

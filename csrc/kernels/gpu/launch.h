@@ -30,11 +30,12 @@ struct Operands {
 
 /// One kernel: its grid and shared memory. `threads` of a CTA are whole warps.
 struct Launch {
-  enum class Kernel { panel, decode, add_partials };
+  enum class Kernel { panel, cluster, decode, add_partials };
   Kernel kernel;
   std::int64_t ctas;
   int threads;
   std::int64_t shared_bytes;
+  int cluster = 1;  ///< CTAs of a cluster; neighbours share one.
 };
 
 /// A product as one or two launches, in this order, with the same arguments.
@@ -57,6 +58,8 @@ std::int64_t workspace_bytes(const Plan& plan, std::int64_t n);
 Launches plan_launches(const Plan& plan, const Operands& operands);
 
 /// Runs them on the CPU, thread by thread, through the kernels' own source. Slow; for tests.
+///
+/// Throws std::logic_error if a kernel does what a GPU would not allow.
 void emulate(const Launches& launches);
 
 }  // namespace pysim::gpu

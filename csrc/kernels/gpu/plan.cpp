@@ -33,7 +33,7 @@ std::int64_t round_up(std::int64_t value, std::int64_t to) { return ceil_div(val
 }  // namespace
 
 int slab_height(Math math, std::int64_t bh) {
-  if (on_tensor_cores(math)) return bh >= 16 ? 16 : 8;
+  if (on_tensor_cores(math)) return bh >= 32 && element_bytes(math) == 2 ? 32 : bh >= 16 ? 16 : 8;
   return bh >= 8 ? 8 : bh >= 4 ? 4 : bh >= 2 ? 2 : 1;
 }
 
@@ -104,11 +104,15 @@ struct Plan::Elements {
   }
 };
 
-Plan::Plan(const std::vector<BsrView>& groups, Math math, const DeviceLimits& limits, std::int64_t columns)
-    : math_(math), height_(0) {
+Plan::Plan(const std::vector<BsrView>& groups, Math math, const DeviceLimits& limits, const Wish& wish)
+    : math_(math), height_(0), cluster_(wish.cluster) {
   require(!groups.empty(), "GPU plan", "at least one group", "none");
   require(limits.processors >= 1, "GPU plan", "at least one multiprocessor",
           std::to_string(limits.processors));
+  const bool clustered = cluster_ != 1;
+  require(!clustered ||
+              ((cluster_ == 2 || cluster_ == 4 || cluster_ == kMostCluster) && element_bytes(math) == 2),
+          "GPU plan", "a cluster of 1, or of 2, 4 or 8 in f16 or bf16", std::to_string(cluster_));
   const BlockGrid& grid = groups[0].grid;
   const auto group_count = static_cast<std::int64_t>(groups.size());
   std::int64_t blocks = 0;
@@ -189,41 +193,46 @@ Plan::Plan(const std::vector<BsrView>& groups, Math math, const DeviceLimits& li
   });
 
   // The panel: in one piece if all octets in use fit, then it stays for several passes; else in two stages.
-  const std::int64_t pitch = panel_pitch(math);
+  const std::int64_t pitch = clustered ? row_pitch(math, kClusterColumns) : panel_pitch(math);
+  const std::int64_t room = limits.shared_bytes - (clustered ? kClusterBarriers * 8 : 0);
   const auto octets_in = [&](std::int64_t bytes) { return (bytes / pitch - 1) / kOctet; };
-  require(limits.shared_bytes / 2 >= pitch * (1 + kOctet), "GPU plan",
-          "at least " + std::to_string(2 * pitch * (1 + kOctet)) + " bytes of shared memory",
+  require(room / 2 >= pitch * (1 + kOctet), "GPU plan",
+          "at least " + std::to_string(limits.shared_bytes - room + 2 * pitch * (1 + kOctet)) +
+              " bytes of shared memory",
           std::to_string(limits.shared_bytes));
   std::vector<bool> used(at(k_ / kOctet + 1));
   for (const std::int32_t k : elements.k) used[at(k / kOctet)] = true;
   const std::int64_t distinct = std::count(used.begin(), used.end(), true);
-  const bool resident = distinct <= octets_in(limits.shared_bytes);
+  const bool resident = distinct <= octets_in(room);
   stages_ = resident ? 1 : 2;
-  const std::int64_t octets_per_chunk = octets_in(limits.shared_bytes / stages_);
+  const std::int64_t octets_per_chunk = octets_in(room / stages_);
 
-  const int slots = slots_per_warp(math, height_);
+  const int slots = clustered ? cluster_slots_per_warp(height_) : slots_per_warp(math, height_);
   const auto part_count = static_cast<std::int64_t>(parts.size());
-  warps_ = kMaxWarps;
+  warps_ = clustered ? cluster_warps(height_) : kMaxWarps;
   while (warps_ > 4 && warps_ / 2 * slots >= part_count) warps_ /= 2;
   std::int64_t group_slots = warps_ * slots;
-  if (resident) {
-    const std::int64_t panels = std::max<std::int64_t>(1, ceil_div(columns, panel_columns(math)));
+  if (resident && !clustered) {
+    const std::int64_t panels = std::max<std::int64_t>(1, ceil_div(wish.columns, panel_columns(math)));
     const std::int64_t wanted = ceil_div(limits.processors, panels);
     group_slots *= std::max<std::int64_t>(1, part_count / (group_slots * wanted));
   }
-  for (std::int64_t begin = 0; begin < part_count; begin += group_slots) {
-    add_steps(elements, slabs, parts, at(begin), at(std::min(part_count, begin + group_slots)),
-              octets_per_chunk);
+  for (std::int64_t begin = 0; begin < part_count; begin += group_slots * cluster_) {
+    add_cluster(elements, slabs, parts, at(begin), at(std::min(part_count, begin + group_slots * cluster_)),
+                octets_per_chunk, at(group_slots));
   }
   std::int64_t most_octets = 0;
   for (const ChunkEntry& chunk : chunks_) most_octets = std::max<std::int64_t>(most_octets, chunk.octets);
-  stage_bytes_ = (1 + most_octets * kOctet) * pitch;
+  stage_rows_ = 1 + most_octets * kOctet;
   add_units(slabs, parts, limits.processors);
   make_image();
 }
 
-void Plan::add_steps(const Elements& elements, const std::vector<Slab>& slabs, std::vector<Part>& parts,
-                     std::size_t begin, std::size_t end, std::int64_t octets_per_chunk) {
+/// The steps of parts `begin` to `end`, and groups of `group_slots` of them over the same chunks, as many as
+/// a cluster has CTAs; the last ones may be empty.
+void Plan::add_cluster(const Elements& elements, const std::vector<Slab>& slabs, std::vector<Part>& parts,
+                       std::size_t begin, std::size_t end, std::int64_t octets_per_chunk,
+                       std::size_t group_slots) {
   std::vector<std::int32_t> used;
   for (std::size_t p = begin; p < end; ++p) {
     for (std::int64_t e = parts[p].element_begin; e < parts[p].element_end; ++e) {
@@ -234,13 +243,26 @@ void Plan::add_steps(const Elements& elements, const std::vector<Slab>& slabs, s
   std::sort(used.begin(), used.end());
   used.erase(std::unique(used.begin(), used.end()), used.end());
   const auto octets = static_cast<std::int64_t>(used.size());
-  const std::int64_t chunks = ceil_div(octets, octets_per_chunk);
-  groups_.push_back({narrow(static_cast<std::int64_t>(slots_.size()), "slabs"),
-                     narrow(static_cast<std::int64_t>(end - begin), "slabs"),
-                     narrow(static_cast<std::int64_t>(chunks_.size()), "chunks"), narrow(chunks, "chunks")});
+  // One octet less than there is room for, so that each end may move by one.
+  const std::int64_t chunks = octets <= octets_per_chunk
+                                  ? ceil_div(octets, octets_per_chunk)
+                                  : ceil_div(octets, std::max<std::int64_t>(1, octets_per_chunk - 1));
+  for (int rank = 0; rank < cluster_; ++rank) {
+    const std::size_t before = std::min(end - begin, static_cast<std::size_t>(rank) * group_slots);
+    groups_.push_back(
+        {narrow(static_cast<std::int64_t>(slots_.size() + before), "slabs"),
+         narrow(static_cast<std::int64_t>(std::min(end - begin - before, group_slots)), "slabs"),
+         narrow(static_cast<std::int64_t>(chunks_.size()), "chunks"), narrow(chunks, "chunks")});
+  }
   // Chunks of nearly equal size: a short last one would hide no latency.
   std::vector<std::int64_t> chunk_begin;
-  for (std::int64_t c = 0; c <= chunks; ++c) chunk_begin.push_back(chunks == 0 ? 0 : octets * c / chunks);
+  for (std::int64_t c = 0; c <= chunks; ++c) {
+    std::int64_t begin = chunks == 0 ? 0 : octets * c / chunks;
+    // Not through 16 elements that blocks of such widths keep together: their step would become two.
+    const bool through = octets_per_chunk > 1 && c > 0 && begin < octets && used[at(begin)] % 2 == 1 &&
+                         used[at(begin - 1)] == used[at(begin)] - 1 && begin - 1 > chunk_begin.back();
+    chunk_begin.push_back(begin - (through ? 1 : 0));
+  }
   for (std::int64_t c = 0; c < chunks; ++c) {
     chunks_.push_back({narrow(static_cast<std::int64_t>(octets_.size()) + chunk_begin[at(c)], "octets"),
                        narrow(chunk_begin[at(c + 1)] - chunk_begin[at(c)], "octets")});
@@ -372,7 +394,6 @@ void Plan::point(Arguments& arguments, const std::byte* image, bool decode) cons
   if (decode) arguments.splits += panel_splits_;
   arguments.unit_count = static_cast<std::int32_t>(unit_count());
   arguments.stages = stages_;
-  arguments.stage_bytes = static_cast<std::int32_t>(stage_bytes_);
   arguments.height = height_;
   arguments.math = math_;
 }

@@ -16,17 +16,22 @@ struct DeviceLimits {
   std::int64_t processors;    ///< Streaming multiprocessors.
 };
 
+/// What a plan is made for.
+struct Wish {
+  std::int64_t columns;  ///< For which slabs are spread over CTAs; any other number works too.
+  int cluster = 1;       ///< CTAs that share what they fetch of X: 2, 4 or 8; 1 is the panel kernel.
+};
+
 /// Slabs of at most `height` rows, their steps, groups, and ranges for few columns, as tables in one image
 /// that is copied to the device as it is. Weights are not part of it: `places` says which value goes where,
 /// so that new values of the same blocks need no new plan. Immutable.
 class Plan {
  public:
-  /// Args: one matrix per group of a convolution, all of one grid, values unused; `columns`, for which the
-  /// slabs are spread over CTAs (any other number works too).
+  /// Args: one matrix per group of a convolution, all of one grid, values unused.
   ///
-  /// Throws std::invalid_argument if a matrix is broken or too large for 32-bit tables, or if shared memory
-  /// cannot hold a panel.
-  Plan(const std::vector<BsrView>& groups, Math math, const DeviceLimits& limits, std::int64_t columns);
+  /// Throws std::invalid_argument if a matrix is broken or too large for 32-bit tables, if shared memory
+  /// cannot hold a panel, or if a cluster of this size or for this arithmetic has no kernel.
+  Plan(const std::vector<BsrView>& groups, Math math, const DeviceLimits& limits, const Wish& wish);
 
   Math math() const { return math_; }
   int height() const { return height_; }
@@ -34,8 +39,14 @@ class Plan {
   std::int64_t k() const { return k_; }
   int warps() const { return warps_; }
   int stages() const { return stages_; }
-  std::int64_t shared_bytes() const { return stages_ * stage_bytes_; }
-  std::int64_t stage_bytes() const { return stage_bytes_; }
+  int cluster() const { return cluster_; }
+  /// Of a CTA of the panel kernel, or of the one for clusters.
+  std::int64_t shared_bytes(bool clustered) const {
+    return stages_ * stage_bytes(clustered) + (clustered ? kClusterBarriers * 8 : 0);
+  }
+  std::int64_t stage_bytes(bool clustered) const {
+    return stage_rows_ * (clustered ? row_pitch(math_, kClusterColumns) : panel_pitch(math_));
+  }
   std::int64_t group_count() const { return static_cast<std::int64_t>(groups_.size()); }
   std::int64_t unit_count() const { return static_cast<std::int64_t>(units_.size()); }
   std::int64_t steps() const { return steps_; }
@@ -50,7 +61,7 @@ class Plan {
   /// For every weight in the kernels' order its index among the groups' values, one after the other; -1 is 0.
   const std::vector<std::int32_t>& places() const { return places_; }
 
-  /// Fills in where the tables lie if the image is at `image`.
+  /// Fills in where the tables lie if the image is at `image`, for the kernel for few columns or another one.
   void point(Arguments& arguments, const std::byte* image, bool decode) const;
 
   static constexpr std::int64_t kImageAlignment = 256;
@@ -60,8 +71,9 @@ class Plan {
   struct Part;
   struct Elements;
 
-  void add_steps(const Elements& elements, const std::vector<Slab>& slabs, std::vector<Part>& parts,
-                 std::size_t begin, std::size_t end, std::int64_t octets_per_chunk);
+  void add_cluster(const Elements& elements, const std::vector<Slab>& slabs, std::vector<Part>& parts,
+                   std::size_t begin, std::size_t end, std::int64_t octets_per_chunk,
+                   std::size_t group_slots);
   void add_units(const std::vector<Slab>& slabs, const std::vector<Part>& parts, std::int64_t processors);
   void make_image();
 
@@ -69,9 +81,10 @@ class Plan {
   int height_;
   int warps_ = 0;
   int stages_ = 1;
+  int cluster_ = 1;
   std::int64_t m_ = 0;
   std::int64_t k_ = 0;
-  std::int64_t stage_bytes_ = 0;
+  std::int64_t stage_rows_ = 0;
   std::int64_t steps_ = 0;
   std::int64_t kept_elements_ = 0;
   std::int64_t panel_splits_ = 0;
@@ -92,8 +105,8 @@ class Plan {
   std::vector<std::size_t> sections_;  ///< Where each table begins in the image.
 };
 
-/// Rows of a slab for blocks of height `bh`: 16 or 8 on tensor cores, else the power of two up to 8 that
-/// fits.
+/// Rows of a slab for blocks of height `bh`: 32, 16 or 8 on tensor cores, 32 for two-byte types only; else
+/// the power of two up to 8 that fits.
 int slab_height(Math math, std::int64_t bh);
 
 }  // namespace pysim::gpu

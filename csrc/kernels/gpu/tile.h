@@ -28,17 +28,27 @@ PYSIM_HD constexpr bool on_tensor_cores(Math math) { return math != Math::f32; }
 PYSIM_HD constexpr int element_bytes(Math math) { return math == Math::f16 || math == Math::bf16 ? 2 : 4; }
 /// Reduction elements that one step of a slab takes: the depth of the mma instruction.
 PYSIM_HD constexpr int step_depth(Math math) { return math == Math::f32 ? 1 : math == Math::tf32 ? 8 : 16; }
-/// Columns of X in a panel.
+/// Columns of X in a panel, and in one that the CTAs of a cluster share.
 PYSIM_HD constexpr int panel_columns(Math math) { return math == Math::f32 ? 128 : 64; }
-/// Bytes from one row of the panel to the next. On tensor cores 16 or 32 more than a row has, so that the
+constexpr int kClusterColumns = 128;
+/// Bytes from one row of a panel to the next. On tensor cores 16 or 32 more than a row has, so that the
 /// eight rows of an access lie in different banks if they follow each other.
-PYSIM_HD constexpr int panel_pitch(Math math) {
-  return panel_columns(math) * element_bytes(math) + (math == Math::f32 ? 0 : math == Math::tf32 ? 32 : 16);
+PYSIM_HD constexpr int row_pitch(Math math, int columns) {
+  return columns * element_bytes(math) + (math == Math::f32 ? 0 : math == Math::tf32 ? 32 : 16);
 }
+PYSIM_HD constexpr int panel_pitch(Math math) { return row_pitch(math, panel_columns(math)); }
 /// Slabs whose sums one warp holds at a time: 64 registers each way.
 PYSIM_HD constexpr int slots_per_warp(Math math, int height) {
-  return on_tensor_cores(math) && height == 8 ? 4 : 2;
+  return !on_tensor_cores(math) ? 2 : 32 / height;
 }
+/// The same where columns are twice as many; slabs of 32 rows take 128 registers, and half as many warps.
+PYSIM_HD constexpr int cluster_slots_per_warp(int height) { return height == 8 ? 2 : 1; }
+PYSIM_HD constexpr int cluster_warps(int height) { return height == 32 ? kMaxWarps / 2 : kMaxWarps; }
+/// CTAs of the largest cluster that every GPU with clusters runs.
+constexpr int kMostCluster = 8;
+/// Barriers of a CTA in a cluster: for each of two stages one that says it is full and one that says it is
+/// free; 8 bytes each behind the stages.
+constexpr int kClusterBarriers = 4;
 
 /// A place in a tile: a reduction element of the step and a row of the slab or a column of X.
 struct Place {
@@ -49,8 +59,9 @@ struct Place {
 /// Where the weight of row `row` and reduction element `k` lies among the step's weights, in elements. One
 /// lane loads its share of the fragment with a single access.
 ///
-/// Slabs of 16 rows are the 16-row operand of the mma; slabs of 8 rows are its 8-column operand, and X^T the
-/// other. Source: PTX ISA, matrix fragments for mma.m16n8k16 (.f16, .bf16) and mma.m16n8k8 (.tf32).
+/// Slabs of 16 rows are the 16-row operand of the mma, and slabs of 32 rows two of them; slabs of 8 rows are
+/// its 8-column operand, and X^T the other. Source: PTX ISA, matrix fragments for mma.m16n8k16 (.f16, .bf16)
+/// and mma.m16n8k8 (.tf32).
 PYSIM_HD constexpr int weight_position(Math math, int height, int row, int k) {
   if (math == Math::f32) return row;
   if (math == Math::tf32) {
@@ -58,21 +69,23 @@ PYSIM_HD constexpr int weight_position(Math math, int height, int row, int k) {
     return height == 16 ? lane * 4 + row / 8 + 2 * (k / 4) : lane * 2 + k / 4;
   }
   const int lane = (row % 8) * 4 + (k % 8) / 2;
-  return height == 16 ? lane * 8 + (row / 8 + 2 * (k / 8)) * 2 + k % 2 : lane * 4 + (k / 8) * 2 + k % 2;
+  if (height == 8) return lane * 4 + (k / 8) * 2 + k % 2;
+  return lane * (height / 2) + row / 16 * 8 + (row % 16 / 8 + 2 * (k / 8)) * 2 + k % 2;
 }
 
 /// Registers of one lane that hold its weights of a step, and its part of a tile of X.
-PYSIM_HD constexpr int weight_words(int height) { return height == 16 ? 4 : 2; }
-PYSIM_HD constexpr int x_words(int height) { return height == 16 ? 2 : 4; }
-/// Columns of X in one mma.
-PYSIM_HD constexpr int tile_columns(int height) { return height == 16 ? 8 : 16; }
+PYSIM_HD constexpr int weight_words(int height) { return height / 4; }
+PYSIM_HD constexpr int x_words(int height) { return height == 8 ? 4 : 2; }
+/// Columns of X in one mma, and its rows of the slab.
+PYSIM_HD constexpr int tile_columns(int height) { return height == 8 ? 16 : 8; }
+PYSIM_HD constexpr int tile_rows(int height) { return height == 8 ? 8 : 16; }
 
 /// Element and column that lane `lane` holds in the half `half` of its register `word` of a tile of X.
 PYSIM_HD constexpr Place x_place(Math math, int height, int lane, int word, int half) {
   const int group = lane / 4;
   const int thread = lane % 4;
-  const int deep = height == 16 ? word : word / 2;
-  const int column = height == 16 ? group : group + 8 * (word % 2);
+  const int deep = height == 8 ? word / 2 : word;
+  const int column = height == 8 ? group + 8 * (word % 2) : group;
   return math == Math::tf32 ? Place{thread + 4 * deep, column} : Place{2 * thread + half + 8 * deep, column};
 }
 
@@ -80,16 +93,16 @@ PYSIM_HD constexpr Place x_place(Math math, int height, int lane, int word, int 
 /// eight columns. The four 8 x 8 matrices arrive in the order of x_place's words.
 PYSIM_HD constexpr Place ldmatrix_place(int height, int lane) {
   const int matrix = lane / 8;
-  const int deep = height == 16 ? matrix % 2 : matrix / 2;
-  const int across = height == 16 ? matrix / 2 : matrix % 2;
+  const int deep = height == 8 ? matrix / 2 : matrix % 2;
+  const int across = height == 8 ? matrix % 2 : matrix / 2;
   return {deep * 8 + lane % 8, across * 8};
 }
 
-/// Row of the slab and column of the tile of sum `i`, 0 to 3, of lane `lane`; `k` is the row.
+/// Row and column of the tile of sum `i`, 0 to 3, of lane `lane`; `k` is the row.
 PYSIM_HD constexpr Place sum_place(int height, int lane, int i) {
   const int m = lane / 4 + 8 * (i / 2);
   const int n = 2 * (lane % 4) + i % 2;
-  return height == 16 ? Place{m, n} : Place{n, m};
+  return height == 8 ? Place{n, m} : Place{m, n};
 }
 
 }  // namespace pysim::gpu

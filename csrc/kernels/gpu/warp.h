@@ -11,7 +11,7 @@ namespace pysim::gpu {
 
 /// Registers of a lane that one access loads.
 template <int kCount>
-struct alignas(kCount * 4) Words {
+struct alignas(kCount < 4 ? kCount * 4 : 16) Words {
   std::uint32_t word[kCount];
 };
 
@@ -24,26 +24,29 @@ PYSIM_DEVICE std::uint32_t x_bits(const XSource& x, std::int64_t k, std::int64_t
   return static_cast<const std::uint16_t*>(x.data)[offset];
 }
 
-/// A warp on tensor cores. kHeight is 16 or 8; see tile.h.
-template <Math kMath, int kHeight, class Machine>
+/// A warp on tensor cores over a panel of kColumns columns. kHeight is 32, 16 or 8; see tile.h.
+template <Math kMath, int kHeight, int kColumns, class Machine>
 struct TensorWarp {
-  static constexpr int kTiles = panel_columns(kMath) / tile_columns(kHeight);
+  static constexpr int kTiles = kColumns / tile_columns(kHeight);
+  static constexpr int kParts = kHeight / tile_rows(kHeight);  ///< Tiles one above the other.
+  static constexpr int kPitch = row_pitch(kMath, kColumns);
   static constexpr int kWeightWords = weight_words(kHeight);
   static constexpr int kXWords = x_words(kHeight);
 
   template <int kCount>
   struct Sums {
-    float tile[kCount][4];
+    float tile[kParts * kCount][4];
   };
   template <class T>
   using Each = typename Machine::template Each<T>;
   using Panel = Each<Sums<kTiles>>;
+  using Weights = Each<Words<kWeightWords>>;
 
   template <int kCount>
   PYSIM_DEVICE static void clear(Each<Sums<kCount>>& sums) {
     Machine::lanes([&](int lane) {
       PYSIM_UNROLL
-      for (int t = 0; t < kCount; ++t) {
+      for (int t = 0; t < kParts * kCount; ++t) {
         PYSIM_UNROLL
         for (int i = 0; i < 4; ++i) sums[lane].tile[t][i] = 0;
       }
@@ -51,7 +54,7 @@ struct TensorWarp {
   }
   PYSIM_DEVICE static void clear_panel(Panel& sums) { clear<kTiles>(sums); }
 
-  PYSIM_DEVICE static void load_weights(Each<Words<kWeightWords>>& w, const Arguments& a, std::int64_t step) {
+  PYSIM_DEVICE static void load_weights(Weights& w, const Arguments& a, std::int64_t step) {
     Machine::lanes([&](int lane) {
       w[lane] = Machine::template fetch<Words<kWeightWords>>(static_cast<const char*>(a.weights) +
                                                              (step * kLanes + lane) * kWeightWords * 4);
@@ -62,40 +65,50 @@ struct TensorWarp {
     });
   }
 
-  /// Adds the step's products with the panel in `stage`.
-  PYSIM_DEVICE static void step(Panel& sums, const Arguments& a, const char* stage, std::int64_t step) {
-    Each<Words<kWeightWords>> w;
-    load_weights(w, a, step);
+  /// What a step of a two-byte type needs besides the panel: its weights, and where in a stage each lane
+  /// finds the row whose address it gives to ldmatrix. Comes from L2, which takes longer than the step's
+  /// products, and is therefore loaded a step ahead.
+  struct Ahead {
+    Weights weights;
+    Each<int> rows;
+  };
+
+  PYSIM_DEVICE static void load_ahead(Ahead& to, const Arguments& a, std::int64_t step) {
+    load_weights(to.weights, a, step);
     const std::uint16_t* const rows = a.panel_rows + step * step_depth(kMath);
+    Machine::lanes([&](int lane) {
+      const Place place = ldmatrix_place(kHeight, lane);
+      to.rows[lane] = rows[place.k] * kPitch + place.at * 2;
+    });
+  }
+
+  /// Adds the products of a step with its rows of the panel in `stage`.
+  PYSIM_DEVICE static void multiply_rows(Panel& sums, const char* stage, Ahead& step) {
+    Each<const char*> address;
+    Machine::lanes([&](int lane) { address[lane] = stage + step.rows[lane]; });
+    // 16 columns at a time: two tiles of 8, or one of 16.
+    PYSIM_UNROLL
+    for (int j = 0; j < kColumns / 16; ++j) {
+      Each<Words<4>> x;
+      Machine::ldmatrix_trans(x, address, j * 32);
+      PYSIM_UNROLL
+      for (int t = 0; t < 16 / tile_columns(kHeight); ++t)
+        multiply<kTiles, 4>(sums, j * (16 / tile_columns(kHeight)) + t, step.weights, x, 2 * t);
+    }
+  }
+
+  /// Adds the products of steps begin .. end - 1 with the panel in `stage`.
+  PYSIM_DEVICE static void add_steps(Panel& sums, const Arguments& a, const char* stage, std::int32_t begin,
+                                     std::int32_t end) {
     if constexpr (kMath == Math::tf32) {
-      PYSIM_UNROLL
-      for (int t = 0; t < kTiles; ++t) {
-        Each<Words<kXWords>> x;
-        Machine::lanes([&](int lane) {
-          PYSIM_UNROLL
-          for (int i = 0; i < kXWords; ++i) {
-            const Place place = x_place(kMath, kHeight, lane, i, 0);
-            const char* const at =
-                stage + rows[place.k] * panel_pitch(kMath) + (t * tile_columns(kHeight) + place.at) * 4;
-            x[lane].word[i] = tf32_bits(Machine::template load<float>(at));
-          }
-        });
-        multiply<kTiles, kXWords>(sums, t, w, x, 0);
-      }
+      for (std::int32_t step = begin; step < end; ++step) add_tf32(sums, a, stage, step);
     } else {
-      Each<const char*> address;
-      Machine::lanes([&](int lane) {
-        const Place place = ldmatrix_place(kHeight, lane);
-        address[lane] = stage + rows[place.k] * panel_pitch(kMath) + place.at * 2;
-      });
-      // 16 columns at a time: two tiles of 8, or one of 16.
-      PYSIM_UNROLL
-      for (int j = 0; j < panel_columns(kMath) / 16; ++j) {
-        Each<Words<4>> x;
-        Machine::ldmatrix_trans(x, address, j * 32);
-        PYSIM_UNROLL
-        for (int t = 0; t < 16 / tile_columns(kHeight); ++t)
-          multiply<kTiles, 4>(sums, j * (16 / tile_columns(kHeight)) + t, w, x, 2 * t);
+      Ahead next;
+      if (begin < end) load_ahead(next, a, begin);
+      for (std::int32_t step = begin; step < end; ++step) {
+        Ahead now = next;
+        if (step + 1 < end) load_ahead(next, a, step + 1);
+        multiply_rows(sums, stage, now);
       }
     }
   }
@@ -105,11 +118,12 @@ struct TensorWarp {
   PYSIM_DEVICE static void visit(Each<Sums<kCount>>& sums, std::int64_t first_column, F f) {
     Machine::lanes([&](int lane) {
       PYSIM_UNROLL
-      for (int t = 0; t < kCount; ++t) {
+      for (int t = 0; t < kParts * kCount; ++t) {
         PYSIM_UNROLL
         for (int i = 0; i < 4; ++i) {
           const Place place = sum_place(kHeight, lane, i);
-          f(place.k, first_column + t * tile_columns(kHeight) + place.at, sums[lane].tile[t][i]);
+          f(t / kCount * tile_rows(kHeight) + place.k,
+            first_column + t % kCount * tile_columns(kHeight) + place.at, sums[lane].tile[t][i]);
         }
       }
     });
@@ -126,7 +140,7 @@ struct TensorWarp {
     Each<Sums<tiles>> sums;
     clear<tiles>(sums);
     for (std::int64_t step = unit.step_begin; step < unit.step_end; ++step) {
-      Each<Words<kWeightWords>> w;
+      Weights w;
       load_weights(w, a, step);
       const std::int32_t* const ks = a.reduction + step * step_depth(kMath);
       PYSIM_UNROLL
@@ -146,6 +160,7 @@ struct TensorWarp {
             }
           }
         });
+        Machine::converge();  // Lanes outside X took other ways.
         multiply<tiles, kXWords>(sums, t, w, x, 0);
       }
     }
@@ -153,16 +168,40 @@ struct TensorWarp {
   }
 
  private:
-  /// sums.tile[t] += the step's weights x the tile of X in words `first` and after.
+  PYSIM_DEVICE static void add_tf32(Panel& sums, const Arguments& a, const char* stage, std::int64_t step) {
+    Weights w;
+    load_weights(w, a, step);
+    const std::uint16_t* const rows = a.panel_rows + step * step_depth(kMath);
+    PYSIM_UNROLL
+    for (int t = 0; t < kTiles; ++t) {
+      Each<Words<kXWords>> x;
+      Machine::lanes([&](int lane) {
+        PYSIM_UNROLL
+        for (int i = 0; i < kXWords; ++i) {
+          const Place place = x_place(kMath, kHeight, lane, i, 0);
+          const char* const at = stage + rows[place.k] * kPitch + (t * tile_columns(kHeight) + place.at) * 4;
+          x[lane].word[i] = tf32_bits(Machine::template load<float>(at));
+        }
+      });
+      multiply<kTiles, kXWords>(sums, t, w, x, 0);
+    }
+  }
+
+  /// Sums of the columns of tile t += the step's weights x the tile of X in words `first` and after.
   template <int kCount, int kWords>
-  PYSIM_DEVICE static void multiply(Each<Sums<kCount>>& sums, int t, Each<Words<kWeightWords>>& w,
-                                    Each<Words<kWords>>& x, int first) {
-    Machine::template mma<kMath>(
-        [&](int lane) -> float* { return sums[lane].tile[t]; },
-        [&](int lane) -> const std::uint32_t* { return kHeight == 16 ? w[lane].word : x[lane].word + first; },
-        [&](int lane) -> const std::uint32_t* {
-          return kHeight == 16 ? x[lane].word + first : w[lane].word;
-        });
+  PYSIM_DEVICE static void multiply(Each<Sums<kCount>>& sums, int t, Weights& w, Each<Words<kWords>>& x,
+                                    int first) {
+    PYSIM_UNROLL
+    for (int part = 0; part < kParts; ++part) {
+      const auto weights = [&](int lane) -> const std::uint32_t* { return w[lane].word + 4 * part; };
+      const auto columns = [&](int lane) -> const std::uint32_t* { return x[lane].word + first; };
+      const auto to = [&](int lane) -> float* { return sums[lane].tile[part * kCount + t]; };
+      if constexpr (kHeight == 8) {
+        Machine::template mma<kMath>(to, columns, weights);
+      } else {
+        Machine::template mma<kMath>(to, weights, columns);
+      }
+    }
   }
 };
 
@@ -195,7 +234,12 @@ struct CoreWarp {
     });
   }
 
-  PYSIM_DEVICE static void step(Panel& sums, const Arguments& a, const char* stage, std::int64_t step) {
+  PYSIM_DEVICE static void add_steps(Panel& sums, const Arguments& a, const char* stage, std::int32_t begin,
+                                     std::int32_t end) {
+    for (std::int32_t step = begin; step < end; ++step) add_step(sums, a, stage, step);
+  }
+
+  PYSIM_DEVICE static void add_step(Panel& sums, const Arguments& a, const char* stage, std::int64_t step) {
     const char* const row = stage + a.panel_rows[step] * panel_pitch(kMath);
     Machine::lanes([&](int lane) {
       const auto x = Machine::template load<Vector>(row + lane * kColumns * 4);
@@ -254,7 +298,7 @@ struct CoreWarp {
 
 template <Math kMath, int kHeight, class Machine>
 struct WarpOf {
-  using type = TensorWarp<kMath, kHeight, Machine>;
+  using type = TensorWarp<kMath, kHeight, panel_columns(kMath), Machine>;
 };
 template <int kHeight, class Machine>
 struct WarpOf<Math::f32, kHeight, Machine> {
