@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pysim.errors import DataError
-from pysim.result.fields import read_list, read_number, read_object, read_text
+from pysim.result.fields import read_list, read_number, read_object, read_schema, read_text
 from pysim.result.prune import Sample, Trial
 
 EXPECTED_SCHEMA = 1
@@ -62,8 +62,7 @@ class Expected:
             DataError: It is something else; the message names the field.
         """
         top = read_object(where, "", value)
-        if top.get("schema") != EXPECTED_SCHEMA:
-            raise DataError(f"{where}: schema: expected {EXPECTED_SCHEMA}, got {top.get('schema')!r}")
+        read_schema(where, top.get("schema"), EXPECTED_SCHEMA)
         dense = read_object(where, "dense", top.get("dense"))
         rows = read_list(where, "rows", top.get("rows"))
         return cls(

@@ -1,8 +1,9 @@
-"""Reading JSON that anyone may have written: sizes are bounded, messages name the file and the field."""
+"""Reading JSON that anyone may have written: sizes are bounded, messages short and with the field's name."""
 
 from __future__ import annotations
 
 import json
+import reprlib
 from pathlib import Path
 
 from pysim.errors import DataError
@@ -25,6 +26,12 @@ def read_object(where: str, field: str, value: object) -> dict[str, object]:
     return value
 
 
+def read_schema(where: str, value: object, expected: int) -> None:
+    """The number of the file's form."""
+    if type(value) is not int or value != expected:
+        raise DataError(f"{where}: schema: expected {expected}, got {reprlib.repr(value)}")
+
+
 def read_list(where: str, field: str, value: object) -> list[object]:
     """A JSON list."""
     if not isinstance(value, list):
@@ -35,7 +42,9 @@ def read_list(where: str, field: str, value: object) -> list[object]:
 def read_number(where: str, field: str, value: object, low: float, high: float) -> float:
     """A number from ``low`` to ``high``, both allowed."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise DataError(f"{where}: {field}: expected a number from {low} to {high}, got {value!r}")
+        raise DataError(
+            f"{where}: {field}: expected a number from {low} to {high}, got {reprlib.repr(value)}"
+        )
     return float(value)
 
 
@@ -50,5 +59,5 @@ def read_block(where: str, field: str, value: object) -> tuple[int, int]:
     """Height and width of a block."""
     sides = [int(read_number(where, field, side, 1, 10**6)) for side in read_list(where, field, value)]
     if len(sides) != 2:
-        raise DataError(f"{where}: {field}: expected height and width, got {value!r}")
+        raise DataError(f"{where}: {field}: expected height and width, got {reprlib.repr(value)}")
     return sides[0], sides[1]

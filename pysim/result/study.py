@@ -9,7 +9,7 @@ from typing import Literal
 
 from pysim.errors import DataError
 from pysim.result.expected import Comparison
-from pysim.result.fields import read_block, read_list, read_number, read_object
+from pysim.result.fields import read_block, read_list, read_number, read_object, read_schema
 from pysim.result.prune import Sample, Trial
 
 STUDY_SCHEMA = 1
@@ -164,8 +164,7 @@ class TradeOff:
             DataError: It is something else; the message names the field.
         """
         top = read_object(where, "", results)
-        if top.get("schema") != STUDY_SCHEMA:
-            raise DataError(f"{where}: schema: expected {STUDY_SCHEMA}, got {top.get('schema')!r}")
+        read_schema(where, top.get("schema"), STUDY_SCHEMA)
         settings = read_object(where, "settings", top.get("settings"))
         groups: dict[tuple[tuple[int, int], float], list[_Run]] = {}
         dense: dict[int, float] = {}

@@ -40,15 +40,15 @@ def read(name):
 
 @pytest.fixture
 def cifar10(tmp_path, monkeypatch):
-    """64 random images to train on and 64 to test, in files of CIFAR-10's form where the presets look."""
+    """32 random images to train on and 32 to test, in files of CIFAR-10's form where the presets look."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYSIM_CACHE", str(tmp_path / "cache"))
     rng = np.random.default_rng(0)
     folder = tmp_path / "data" / "cifar10"
     folder.mkdir(parents=True)
     for file in ("data_batch_1.bin", "test_batch.bin"):
-        records = rng.integers(0, 256, (64, 3073)).astype(np.uint8)
-        records[:, 0] = np.arange(64) % 10
+        records = rng.integers(0, 256, (32, 3073)).astype(np.uint8)
+        records[:, 0] = np.arange(32) % 10
         (folder / file).write_bytes(records.tobytes())
 
 
@@ -62,6 +62,7 @@ def test_the_full_preset_reads_cifar10_comes_to_a_verdict_and_stands_beside_what
     assert full.data == "cifar10:data/cifar10"
     small = replace(
         full,
+        model="lenet300" if name == "shape" else full.model,
         blocks=((4, 4), (1, 16)) if name == "shape" else ((1, 1), (16, 16)),
         seeds=(0, 1),
         sparsity=0.36,
@@ -73,7 +74,7 @@ def test_the_full_preset_reads_cifar10_comes_to_a_verdict_and_stands_beside_what
     )
     study = replace(study, presets={"full": small})
     result = run_study(study, "full", out=tmp_path / "results.json")
-    assert (result.model, result.dataset) == ("resnet20", "cifar10")
+    assert (result.model, result.dataset) == (small.model, "cifar10")
     assert result.verdict.answer == "undecided at this budget"
     assert [len(trial.levels) for trial in result.trials] == [2 if name == "rewind" else 1] * 4
     written = json.loads((tmp_path / "results.json").read_text())["expected"]
