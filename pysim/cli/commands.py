@@ -229,6 +229,8 @@ def _accelerator(
 )
 @click.argument("model")
 @DATA
+@INPUT
+@PAD32
 @click.option("--epochs", type=click.IntRange(1), default=4, show_default=True)
 @click.option(
     "--lr",
@@ -253,6 +255,8 @@ def _accelerator(
 def train(
     model: str,
     data: str | None,
+    input_shape: str | None,
+    pad32: bool,
     epochs: int,
     lr: float,
     out: Path,
@@ -271,11 +275,12 @@ def train(
     """
     from pysim import runner
 
-    spec, _, _ = runner.choose_data(data, None, None)
+    spec, pad_to, _ = runner.choose_data(data, input_shape, 32 if pad32 else None)
     with ProgressLine() as progress:
         trained = runner.train_dense(
             model,
             spec,
+            pad_to=pad_to,
             epochs=epochs,
             seed=seed,
             out=out,

@@ -65,7 +65,7 @@ def experiment(
     as_json: bool,
     debug: bool,
 ) -> None:
-    """Run a study (finetune, rewind or reinit) and judge its claim.
+    """Run a study (finetune, rewind, reinit or shape) and judge its claim.
 
     Results are written after every trial. Finished trials come from the cache and an interrupted one goes on
     where it was: after a crash or a kill, give the same command again.

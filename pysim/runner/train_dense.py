@@ -34,6 +34,7 @@ def train_dense(
     model: str,
     data: str,
     *,
+    pad_to: int | None = None,
     epochs: int,
     seed: int,
     out: Path,
@@ -52,6 +53,7 @@ def train_dense(
     Args:
         model: A name in ``MODELS``.
         data: As in ``load_dataset``.
+        pad_to: Pad images to this size in pixels; None leaves them.
         epochs: Passes over the training images.
         seed: Of weights and training.
         out: The checkpoint to write.
@@ -76,6 +78,8 @@ def train_dense(
         check_bf16(where)
     check_threads(threads)
     dataset = load_dataset(data)
+    if pad_to is not None:
+        dataset = dataset.padded(pad_to)
     config = TrainConfig(epochs=epochs, peak_lr=lr, seed=seed, bf16=bf16)
     network = fresh_model(model, dataset, seed)
     batches = Batches(dataset, crop_pad=config.crop_pad, device=where)

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -186,3 +192,34 @@ def test_the_commands_take_the_options_and_say_what_they_were(tiny, tmp_path, ca
             main([*command, "--threads", text])
         assert left.value.code == 2
         assert "expected a number from 1 to 1024, or probe" in capsys.readouterr().err
+
+
+def command(cache, *options):
+    code = "import torch; torch.set_num_threads(1); from pysim.cli import main; main()"
+    asked = ["prune", "lenet5", "--data", "synthetic", "--block", "4", "--seed", "0,1", "--seeds-together"]
+    environment = {**os.environ, "PYSIM_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+    whole = [sys.executable, "-c", code, *asked, "--epochs", "3", "--dense-epochs", "2", "--json", *options]
+    return {"args": whole, "env": environment, "stdout": subprocess.PIPE}
+
+
+def test_kill_9_and_the_same_command_again_give_the_same_files(tmp_path):
+    whole = subprocess.run(**command(tmp_path / "whole"), check=True).stdout
+    cache = tmp_path / "killed"
+    for saves in (1, 3):  # in the dense networks, then in the pruned ones or late in the dense
+        process = subprocess.Popen(**command(cache))
+        seen = set()
+        while len(seen) < saves and process.poll() is None:
+            for state in (cache / "training").glob("*.state"):
+                with contextlib.suppress(FileNotFoundError):
+                    seen.add(state.stat().st_mtime_ns)
+            time.sleep(0.001)
+        assert process.poll() is None, "finished before it was killed"
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+    assert list((cache / "training").glob("*.state"))
+    again = subprocess.run(**command(cache, "--resume"), check=True).stdout
+    assert json.loads(again) == json.loads(whole)
+    files = {path.name: path.read_bytes() for path in (tmp_path / "whole" / "training").iterdir()}
+    # A kill may leave a lock or a half-written temporary file, which nothing reads.
+    left = {path.name: path.read_bytes() for path in (cache / "training").glob("*.safetensors")}
+    assert left == files
