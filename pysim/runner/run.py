@@ -255,6 +255,7 @@ def _block_run(
         one_call_refusal=refusal,
         other_load_cores=other_load,
         checks=tuple(checks),
+        train_threads=pruned.threads,
     )
 
 

@@ -223,3 +223,16 @@ def test_kill_9_and_the_same_command_again_give_the_same_files(tmp_path):
     # A kill may leave a lock or a half-written temporary file, which nothing reads.
     left = {path.name: path.read_bytes() for path in (cache / "training").glob("*.safetensors")}
     assert left == files
+
+
+def test_a_run_says_how_many_threads_trained_and_shares_that_training_with_prune(tiny, capsys):
+    base = ["--data", DATA, "--block", "2", "--sparsity", "0.5", "--dense-epochs", "1", "--json"]
+    with pytest.raises(SystemExit):
+        main(["prune", tiny, *base, "--threads", "2"])
+    pruned = json.loads(capsys.readouterr().out)["blocks"][0]["trials"][0]
+    with pytest.raises(SystemExit) as left:
+        main(["run", tiny, *base, "--train-threads", "2", "--threads", "1", "--no-measure", "--hw", "4x4"])
+    result = json.loads(capsys.readouterr().out)
+    assert left.value.code == 0
+    assert (result["threads"], result["runs"][0]["train_threads"]) == (1, 2)
+    assert result["runs"][0]["accuracy"]["pruned"] == pruned["accuracy"]
