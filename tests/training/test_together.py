@@ -309,3 +309,18 @@ def test_what_cannot_be_trained_together_is_refused(batches):
     with pytest.raises(ConfigError, match="several at once") as caught:
         train_together(dropping, batches, configs((0, 1)))
     assert "Leave out --seeds-together" in caught.value.hint
+
+
+def test_every_tensor_of_a_step_is_on_the_device_of_the_data():
+    """On torch's device without values a mix of devices is an error, and so is asking for a number."""
+    there = Batches(make_synthetic(train=96, test=50), crop_pad=2, device=torch.device("meta"))
+    steps = []
+    with pytest.raises(RuntimeError, match="item"):
+        train_together(
+            networks(),
+            there,
+            configs(),
+            masks=masks_of(networks()),
+            progress=lambda what, done, total: steps.append(done),
+        )
+    assert steps == [1, 2, 3, 4, 5]
