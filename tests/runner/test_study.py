@@ -407,7 +407,11 @@ def test_the_command_measures_in_a_step_of_its_own(finished, capsys, monkeypatch
     printed, _ = capsys.readouterr()
     assert left.value.code == 0
     assert printed.splitlines()[-1].startswith("not timed, as other programs used the machine: 1x1 at 50 %")
-    with pytest.raises(SystemExit) as left:
-        main(["experiment", folder, "--out", str(out), "--measure", "--data", "synthetic"])
-    assert left.value.code == 2
-    assert "--measure takes the preset's own data" in capsys.readouterr().err
+    for options, message in (
+        (["--data", "synthetic"], "--measure takes the preset's own data"),
+        (["--threads", "probe"], "--measure takes a number of --threads"),
+    ):
+        with pytest.raises(SystemExit) as left:
+            main(["experiment", folder, "--out", str(out), "--measure", *options])
+        assert left.value.code == 2
+        assert message in capsys.readouterr().err
