@@ -26,7 +26,9 @@ from pysim.cli.options import (
     RESUME,
     SET,
     TIMED_DEVICE,
+    TRAINING_THREADS,
     Blocks,
+    ThreadCount,
 )
 from pysim.cli.progress import ProgressLine
 from pysim.cli.prune import prune as prune_command
@@ -34,6 +36,7 @@ from pysim.cli.tune import tune as tune_command
 
 if TYPE_CHECKING:
     from pysim.config import Accelerator, Dataflow, Pipelining, Skip
+    from pysim.runner import Threads
 
 _SEED = click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
 
@@ -114,6 +117,12 @@ def cli() -> None:
 @click.option(
     "--threads", type=click.IntRange(1), help="Of the timed kernels. Default: 2, or 1 on a single core."
 )
+@click.option(
+    "--train-threads",
+    type=ThreadCount(),
+    metavar="N|probe",
+    help="CPU threads that train; probe: the fastest of a few, tried at each start. Default: PyTorch's.",
+)
 @TIMED_DEVICE
 @click.option("--explain", is_flag=True, help="Also show where each layer's cycles go, and its roofline.")
 @click.option("--no-measure", is_flag=True, help="Do not time kernels.")
@@ -143,6 +152,7 @@ def run(
     prune_all: bool,
     batch: int | None,
     threads: int | None,
+    train_threads: Threads,
     device: str,
     explain: bool,
     no_measure: bool,
@@ -175,6 +185,7 @@ def run(
         prune_all=prune_all,
         batch=batch or images or 1,
         threads=threads or runner.default_threads(),
+        train_threads=train_threads,
         device=device,
         measure=not no_measure,
         use_cache=not no_cache,
@@ -218,6 +229,8 @@ def _accelerator(
 )
 @click.argument("model")
 @DATA
+@INPUT
+@PAD32
 @click.option("--epochs", type=click.IntRange(1), default=4, show_default=True)
 @click.option(
     "--lr",
@@ -234,6 +247,7 @@ def _accelerator(
     "--save-every", type=click.IntRange(1), default=100, show_default=True, help="Steps between saves."
 )
 @_SEED
+@TRAINING_THREADS
 @BF16
 @DEVICE
 @JSON
@@ -241,12 +255,15 @@ def _accelerator(
 def train(
     model: str,
     data: str | None,
+    input_shape: str | None,
+    pad32: bool,
     epochs: int,
     lr: float,
     out: Path,
     resume: bool,
     save_every: int,
     seed: int,
+    threads: Threads,
     bf16: bool,
     device: str,
     as_json: bool,
@@ -258,11 +275,12 @@ def train(
     """
     from pysim import runner
 
-    spec, _, _ = runner.choose_data(data, None, None)
+    spec, pad_to, _ = runner.choose_data(data, input_shape, 32 if pad32 else None)
     with ProgressLine() as progress:
         trained = runner.train_dense(
             model,
             spec,
+            pad_to=pad_to,
             epochs=epochs,
             seed=seed,
             out=out,
@@ -270,6 +288,7 @@ def train(
             resume=resume,
             save_every=save_every,
             device=device,
+            threads=threads,
             bf16=bf16,
             progress=progress,
         )

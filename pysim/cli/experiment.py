@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from pysim.cli.options import DEBUG, DEVICE, JSON, RESUME
+from pysim.cli.options import DEBUG, DEVICE, JSON, RESUME, SEEDS_TOGETHER, ThreadCount
 from pysim.cli.progress import ProgressLine
+
+if TYPE_CHECKING:
+    from pysim.runner import Threads
 
 _FIGURE = click.Path(dir_okay=False, path_type=Path)
 
@@ -37,9 +41,12 @@ _FIGURE = click.Path(dir_okay=False, path_type=Path)
 )
 @click.option(
     "--threads",
-    type=click.IntRange(1),
-    help="Of the kernels that --measure times. Default: 2, or 1 on a single core.",
+    type=ThreadCount(),
+    metavar="N|probe",
+    help="CPU threads that train; probe: the fastest of a few, tried at each start. Default: PyTorch's. "
+    "With --measure: of the timed kernels; default: 2, or 1 on a single core.",
 )
+@SEEDS_TOGETHER
 @DEVICE
 @RESUME
 @JSON
@@ -51,13 +58,14 @@ def experiment(
     out: Path | None,
     figures: tuple[Path, ...],
     measure: bool,
-    threads: int | None,
+    threads: Threads,
+    seeds_together: bool,
     device: str,
     resume: bool,
     as_json: bool,
     debug: bool,
 ) -> None:
-    """Run a study (finetune, rewind or reinit) and judge its claim.
+    """Run a study (finetune, rewind, reinit or shape) and judge its claim.
 
     Results are written after every trial. Finished trials come from the cache and an interrupted one goes on
     where it was: after a crash or a kill, give the same command again.
@@ -74,8 +82,10 @@ def experiment(
     loaded = runner.load_study(runner.find_study(study))
     if measure and data is not None:
         raise click.UsageError("--measure takes the preset's own data, and no --data.")
+    if measure and threads == "probe":
+        raise click.UsageError("--measure takes a number of --threads, and no probe.")
     with ProgressLine() as progress:
-        if measure:
+        if measure and threads != "probe":
             measured = runner.measure_study(
                 loaded,
                 preset,
@@ -88,7 +98,15 @@ def experiment(
             text = render_measured(TradeOff.from_json(preset, found), measured.disturbed)
         else:
             result = runner.run_study(
-                loaded, preset, data=data, device=device, out=out, use_cache=resume, progress=progress
+                loaded,
+                preset,
+                data=data,
+                device=device,
+                seeds_together=seeds_together,
+                threads=threads,
+                out=out,
+                use_cache=resume,
+                progress=progress,
             )
             found = result.to_json()
             text = render_study(result)

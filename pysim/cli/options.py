@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -54,6 +55,21 @@ class Numbers(click.ParamType[tuple[int, ...]]):
         return tuple(numbers)
 
 
+class ThreadCount(click.ParamType[int | Literal["probe"]]):
+    """A number of at least 1, or ``probe``."""
+
+    name = "threads"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | Literal["probe"]:
+        if value == "probe":
+            return "probe"
+        if not re.fullmatch(r"[0-9]{1,4}", str(value)) or not 1 <= int(str(value)) <= 1024:
+            self.fail(f"expected a number from 1 to 1024, or probe, got {value!r}", param, ctx)
+        return int(str(value))
+
+
 BLOCKS = click.option(
     "--block", "blocks", type=Blocks(), required=True, metavar="LIST", help="4, or 1x16, or 1,2,4,8,16."
 )
@@ -99,6 +115,17 @@ RESUME = click.option(
     default=True,
     show_default=True,
     help="Go on from what an interrupted run has saved, or forget it.",
+)
+SEEDS_TOGETHER = click.option(
+    "--seeds-together",
+    is_flag=True,
+    help="Train the networks of all seeds side by side in this process, to fill a GPU.",
+)
+TRAINING_THREADS = click.option(
+    "--threads",
+    type=ThreadCount(),
+    metavar="N|probe",
+    help="CPU threads that train; probe: the fastest of a few, tried at each start. Default: PyTorch's.",
 )
 SET = click.option(
     "--set",

@@ -19,12 +19,14 @@ from pysim.cli.options import (
     JSON,
     PAD32,
     RESUME,
+    SEEDS_TOGETHER,
+    TRAINING_THREADS,
     Numbers,
 )
 from pysim.cli.progress import ProgressLine
 
 if TYPE_CHECKING:
-    from pysim.runner import Init, Layout
+    from pysim.runner import Init, Layout, Threads
 
 
 @click.command(epilog="Example: pysim prune resnet20 --block 4 --method imp --rewind-step 90 --seed 0,1,2")
@@ -107,6 +109,8 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Retrain on pysim's block-sparse layers, which skip what is pruned; CPU, float32.",
 )
+@SEEDS_TOGETHER
+@TRAINING_THREADS
 @BF16
 @DEVICE
 @DATA
@@ -150,6 +154,8 @@ def prune(
     dense_epochs: int,
     dense_lr: float,
     sparse_training: bool,
+    seeds_together: bool,
+    threads: Threads,
     bf16: bool,
     device: str,
     data: str | None,
@@ -201,6 +207,8 @@ def prune(
         device=device,
         bf16=bf16,
         sparse_training=sparse_training,
+        seeds_together=seeds_together,
+        threads=threads,
         out=out,
         use_cache=resume,
     )

@@ -51,7 +51,7 @@ def prunable_weights(
 
     Raises:
         ConfigError: A pattern matches no layer.
-        ModelError: Nothing is left to prune.
+        ModelError: Nothing is left to prune, or one of these weights is shared by several layers.
     """
     layers = products(model)
     chosen = _matching(only, layers, "only") if only else set(layers)
@@ -61,6 +61,15 @@ def prunable_weights(
     names = [name for name in layers if name in chosen]
     if not names:
         raise ModelError("pruning: no convolution or linear layer is left to prune", hint="Try --prune-all.")
+    for name in names:
+        same = [
+            other.removesuffix(".weight") for other in layers if layers[other].weight is layers[name].weight
+        ]
+        if len(same) > 1:
+            raise ModelError(
+                f"pruning: expected layers with weights of their own, but {' and '.join(same)} share one",
+                hint="Leave them dense: " + " ".join(f"--keep-dense {other}" for other in same),
+            )
     return names
 
 

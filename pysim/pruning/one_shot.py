@@ -219,7 +219,7 @@ def _check_same(name: str, mask: BlockMask, expected: BlockMask) -> None:
     if mask.grid != expected.grid or mask.keep.shape != expected.keep.shape:
         raise ShapeError(
             f"mask of {name}: expected {_describe(expected)}, got {_describe(mask)}",
-            hint="Masks of one block size cannot be pruned further at another.",
+            hint="Masks of one block size and layout cannot be pruned further at another.",
         )
 
 

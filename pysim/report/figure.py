@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pysim.atomic import write_atomic
-from pysim.errors import ConfigError, DataError
-from pysim.result import Point, TradeOff, squarest_blocks
+from pysim.errors import ConfigError
+from pysim.result import Point, TradeOff, read_json, squarest_blocks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,13 +31,7 @@ def check_figure(out: Path) -> None:
 
 def load_trade_off(path: Path) -> TradeOff:
     """Reads an experiment's results file. Raises DataError if it is none."""
-    try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise DataError(f"{path}: expected at most {_MOST_BYTES} bytes")
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not a readable results file: {error}") from error
-    return TradeOff.from_json(str(path), results)
+    return TradeOff.from_json(str(path), read_json(path, _MOST_BYTES, "results file"))
 
 
 def draw_trade_off(trade_off: TradeOff, out: Path) -> None:

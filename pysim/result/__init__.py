@@ -1,6 +1,8 @@
 """What comes back from simulation and from a run. Plain frozen data."""
 
 from pysim.result.bench import KernelBench, KernelBenchRow
+from pysim.result.expected import NEAR, Beside, Comparison, Expected, ExpectedRow, compare_expected
+from pysim.result.fields import read_json
 from pysim.result.gemm import CoreResult, GemmResult, MemoryResult, add_results
 from pysim.result.gpu_bench import GpuBench, GpuBenchRow, KernelVariant
 from pysim.result.prune import PRUNE_SCHEMA, LevelResult, PruneResult, Sample, Trial
@@ -34,20 +36,25 @@ from pysim.result.study import (
 from pysim.result.tuning import TUNING_SCHEMA, BreakEven, Tuning
 
 __all__ = [
+    "NEAR",
     "PRUNE_SCHEMA",
     "SCHEMA",
     "STUDY_SCHEMA",
     "TUNING_SCHEMA",
     "Accuracy",
     "Answer",
+    "Beside",
     "Block",
     "BlockRun",
     "BreakEven",
     "Check",
+    "Comparison",
     "CoreResult",
     "Energy",
     "EnergyDelay",
     "Evidence",
+    "Expected",
+    "ExpectedRow",
     "GemmResult",
     "GpuBench",
     "GpuBenchRow",
@@ -72,6 +79,8 @@ __all__ = [
     "Verdict",
     "add_results",
     "by_size",
+    "compare_expected",
+    "read_json",
     "squarest",
     "squarest_blocks",
 ]

@@ -43,6 +43,7 @@ class LevelResult:
         accuracy: After retraining, percent.
         simulated_speedup: Dense cycles over those of this network; None if it was not simulated.
         measured_speedup: Dense time over that of this network; None if it was not timed.
+        threads: CPU threads that retrained it; None if it was not trained here.
     """
 
     sparsity: float
@@ -50,6 +51,7 @@ class LevelResult:
     accuracy: float
     simulated_speedup: float | None = None
     measured_speedup: float | None = None
+    threads: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +70,7 @@ class Trial:
         empty: Weights of which no block is left.
         dead: A sentence for every other layer that has channels without a weight.
         file: The pruned network, if it was written.
+        dense_threads: CPU threads that trained the dense network; None if it was not trained here.
     """
 
     block: tuple[int, int]
@@ -81,6 +84,7 @@ class Trial:
     empty: tuple[str, ...]
     dead: tuple[str, ...]
     file: str | None
+    dense_threads: int | None = None
 
     @property
     def sparsity(self) -> float:

@@ -213,6 +213,7 @@ class BlockRun:
         other_load_cores: Cores that other programs kept busy while the kernels were timed; None if they were
             not timed, or the system does not say.
         checks: See there.
+        train_threads: CPU threads that fine-tuned the network; None if it comes from a file.
     """
 
     block: tuple[int, int]
@@ -225,6 +226,7 @@ class BlockRun:
     one_call_refusal: str
     other_load_cores: float | None
     checks: tuple[Check, ...]
+    train_threads: int | None = None
 
     @property
     def cycles_dense(self) -> int:
@@ -398,6 +400,7 @@ def _block_run_json(
         "block": list(run.block),
         "sparsity": {"prunable": run.sparsity_prunable, "model": run.sparsity_model},
         "accuracy": asdict(run.accuracy),
+        "train_threads": run.train_threads,
         "layers": [_layer_json(layer) for layer in run.layers],
         "totals": {
             "cycles_dense": run.cycles_dense,

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from pysim.errors import DataError
+from pysim.result.expected import Comparison
+from pysim.result.fields import read_block, read_list, read_number, read_object, read_schema
 from pysim.result.prune import Sample, Trial
 
 STUDY_SCHEMA = 1
@@ -69,6 +71,7 @@ class StudyResult:
         planned: Trials that the preset asks for.
         trials: Those done.
         verdict: None until all are done.
+        expected: Single weights beside published accuracies; None where there are none.
     """
 
     pysim_version: str
@@ -81,6 +84,7 @@ class StudyResult:
     planned: int
     trials: tuple[Trial, ...]
     verdict: Verdict | None
+    expected: Comparison | None = None
 
     def to_json(self) -> dict[str, object]:
         """The object that the results file holds and ``--json`` prints."""
@@ -99,6 +103,7 @@ class StudyResult:
                     "block": list(t.block),
                     "seed": t.seed,
                     "dense": t.dense,
+                    "dense_threads": t.dense_threads,
                     "sparsity_prunable": t.sparsity_prunable,
                     "empty": list(t.empty),
                     "levels": [asdict(level) for level in t.levels],
@@ -106,6 +111,7 @@ class StudyResult:
                 for t in self.trials
             ],
             "verdict": None if self.verdict is None else asdict(self.verdict),
+            "expected": None if self.expected is None else asdict(self.expected),
         }
 
 
@@ -157,23 +163,22 @@ class TradeOff:
         Raises:
             DataError: It is something else; the message names the field.
         """
-        top = _object(where, "", results)
-        if top.get("schema") != STUDY_SCHEMA:
-            raise DataError(f"{where}: schema: expected {STUDY_SCHEMA}, got {top.get('schema')!r}")
-        settings = _object(where, "settings", top.get("settings"))
+        top = read_object(where, "", results)
+        read_schema(where, top.get("schema"), STUDY_SCHEMA)
+        settings = read_object(where, "settings", top.get("settings"))
         groups: dict[tuple[tuple[int, int], float], list[_Run]] = {}
         dense: dict[int, float] = {}
-        for t, item in enumerate(_list(where, "trials", top.get("trials"))):
+        for t, item in enumerate(read_list(where, "trials", top.get("trials"))):
             at = f"trials[{t}]"
-            trial = _object(where, at, item)
-            block = _block(where, f"{at}.block", trial.get("block"))
+            trial = read_object(where, at, item)
+            block = read_block(where, f"{at}.block", trial.get("block"))
             if trial.get("dense") is not None:
-                seed = int(_number(where, f"{at}.seed", trial.get("seed"), 0, 2**32))
-                dense[seed] = _number(where, f"{at}.dense", trial.get("dense"), 0, 100)
-            for i, entry in enumerate(_list(where, f"{at}.levels", trial.get("levels"))):
+                seed = int(read_number(where, f"{at}.seed", trial.get("seed"), 0, 2**32))
+                dense[seed] = read_number(where, f"{at}.dense", trial.get("dense"), 0, 100)
+            for i, entry in enumerate(read_list(where, f"{at}.levels", trial.get("levels"))):
                 at_level = f"{at}.levels[{i}]"
-                level = _object(where, at_level, entry)
-                sparsity = _number(where, f"{at_level}.sparsity", level.get("sparsity"), 0, 1)
+                level = read_object(where, at_level, entry)
+                sparsity = read_number(where, f"{at_level}.sparsity", level.get("sparsity"), 0, 1)
                 groups.setdefault((block, sparsity), []).append(_run(where, at_level, level))
         if not groups:
             raise DataError(f"{where}: trials: expected at least one, got none")
@@ -215,7 +220,7 @@ _Run = tuple[float, float | None, float | None]
 
 def _run(where: str, at: str, level: dict[str, object]) -> _Run:
     return (
-        _number(where, f"{at}.accuracy", level.get("accuracy"), 0, 100),
+        read_number(where, f"{at}.accuracy", level.get("accuracy"), 0, 100),
         _speedup(where, f"{at}.simulated_speedup", level.get("simulated_speedup")),
         _speedup(where, f"{at}.measured_speedup", level.get("measured_speedup")),
     )
@@ -234,30 +239,5 @@ def _point(block: tuple[int, int], sparsity: float, runs: Sequence[_Run]) -> Poi
     )
 
 
-def _object(where: str, field: str, value: object) -> dict[str, object]:
-    if not isinstance(value, dict):
-        raise DataError(f"{where}: {field or 'the file'}: expected an object, got {type(value).__name__}")
-    return value
-
-
-def _list(where: str, field: str, value: object) -> list[object]:
-    if not isinstance(value, list):
-        raise DataError(f"{where}: {field}: expected a list, got {type(value).__name__}")
-    return value
-
-
-def _number(where: str, field: str, value: object, low: float, high: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise DataError(f"{where}: {field}: expected a number from {low} to {high}, got {value!r}")
-    return float(value)
-
-
 def _speedup(where: str, field: str, value: object) -> float | None:
-    return None if value is None else _number(where, field, value, 1e-6, 1e6)
-
-
-def _block(where: str, field: str, value: object) -> tuple[int, int]:
-    sides = [int(_number(where, field, side, 1, 10**6)) for side in _list(where, field, value)]
-    if len(sides) != 2:
-        raise DataError(f"{where}: {field}: expected height and width, got {value!r}")
-    return sides[0], sides[1]
+    return None if value is None else read_number(where, field, value, 1e-6, 1e6)

@@ -13,6 +13,7 @@ from pysim.runner.study import find_study, load_study, run_study
 from pysim.runner.system import SystemFacts, default_threads, describe_system
 from pysim.runner.train_dense import train_dense
 from pysim.runner.tune import TuneConfig, tune, tune_machine
+from pysim.training import Threads
 
 __all__ = [
     "METHODS",
@@ -24,6 +25,7 @@ __all__ = [
     "PruneRunConfig",
     "RunConfig",
     "SystemFacts",
+    "Threads",
     "TuneConfig",
     "bench_gpu",
     "bench_kernels",

@@ -6,17 +6,16 @@ programs used the machine gets none.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pysim.errors import DataError
 from pysim.pruning import apply_block_masks, check_masks
-from pysim.result import Block, TradeOff
+from pysim.result import Block, TradeOff, read_json
 from pysim.runner.mask_file import load_network_masks, masks_path, network_name
+from pysim.runner.networks import Source, fresh_model
 from pysim.runner.speedup import measured_speedup
-from pysim.runner.stages import Source, fresh_model
 from pysim.runner.study import Preset, Study, write_results
 from pysim.training import Progress, no_progress
 
@@ -103,12 +102,7 @@ def _read(out: Path, study: Study, preset_name: str, preset: Preset) -> dict[str
         raise DataError(
             f"{out}: expected the results of preset {preset_name}, got no such file", hint=_hint(preset_name)
         )
-    try:
-        if out.stat().st_size > _MAX_BYTES:
-            raise DataError(f"{out}: expected at most {_MAX_BYTES} bytes")
-        results = json.loads(out.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{out}: not a readable results file: {error}") from error
+    results: Any = read_json(out, _MAX_BYTES, "results file")
     TradeOff.from_json(str(out), results)
     for field, expected in (("study", study.name), ("preset", preset_name), ("model", preset.model)):
         if results.get(field) != expected:

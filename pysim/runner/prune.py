@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -14,8 +14,9 @@ from pysim.pruning import PruneConfig, block_sparsity, describe_dead
 from pysim.pruning.layers import products
 from pysim.result import LevelResult, PruneResult, Trial
 from pysim.runner.methods import DENSE_LR, Init, Level, Plan, make_plan
-from pysim.runner.stages import DenseNetwork, PrunedNetwork, Source, dense_network, pruned_network
-from pysim.training import Progress, check_bf16, no_progress, save_pruned
+from pysim.runner.networks import DenseNetwork, PrunedNetwork, Source
+from pysim.runner.stages import dense_networks, pruned_networks
+from pysim.training import Progress, Threads, check_bf16, check_threads, no_progress, save_pruned
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,8 @@ class PruneRunConfig:
         device: ``cpu`` or ``cuda``: what trains and tests.
         bf16: Train in bfloat16.
         sparse_training: Retrain on pysim's block-sparse layers, on the CPU.
+        seeds_together: Train the networks of all seeds side by side in this process.
+        threads: With how many CPU threads networks are trained.
         out: The file to write. With several trials the block size and the seed become part of its name.
         use_cache: Whether finished or interrupted work may be taken from the cache.
 
@@ -64,6 +67,8 @@ class PruneRunConfig:
     device: str = "cpu"
     bf16: bool = False
     sparse_training: bool = False
+    seeds_together: bool = False
+    threads: Threads = None
     out: Path | None = None
     use_cache: bool = True
 
@@ -74,6 +79,7 @@ class PruneRunConfig:
                 raise ConfigError(f"{field}: expected at least one and each once, got {values}")
         if self.rewind_step < 0:
             raise ConfigError(f"rewind-step: expected at least 0, got {self.rewind_step}")
+        check_threads(self.threads)
         if self.dense_epochs < 1 or self.epochs < 0:
             raise ConfigError(
                 f"epochs: expected at least 1 dense and 0 after, got {self.dense_epochs} and {self.epochs}"
@@ -96,6 +102,12 @@ class PruneRunConfig:
             sparse_training=self.sparse_training,
             bf16=self.bf16,
         )
+        if self.seeds_together and (self.sparse_training or any(level.growing for level in plan.levels)):
+            what = "sparse-training" if self.sparse_training else f"method {self.method}"
+            raise ConfigError(
+                f"seeds-together: expected masks that stay and PyTorch's layers, got {what}",
+                hint="Leave out --seeds-together: one seed is then trained after the other.",
+            )
         if self.checkpoint is not None and plan.from_scratch:
             raise ConfigError(
                 f"checkpoint: method {self.method} needs a network trained here, got {self.checkpoint}",
@@ -112,17 +124,19 @@ def prune(config: PruneRunConfig, progress: Progress = no_progress) -> PruneResu
     """
     # All that can be refused is refused before minutes are spent.
     plans = {(b, s): config.plan(b, s) for b in config.blocks for s in config.seeds}
-    source = Source(config.data, config.pad_to, config.device)
+    source = Source(config.data, config.pad_to, config.device, config.threads)
     if config.bf16:
         check_bf16(source.device)
     check_steps(plans.values(), source)
     dense: dict[int, DenseNetwork] = {}
-    trials = []
-    for (block, seed), plan in plans.items():
-        labelled = _labelled(progress, seed)
-        if seed not in dense:
-            dense[seed] = dense_for(config, seed, plan, source, labelled)
-        trials.append(run_trial(config, block, seed, plan, dense[seed], source, labelled))
+    trials: list[Trial] = []
+    for block in config.blocks:
+        for seeds in seed_groups(config.seeds, config.seeds_together):
+            labelled = _labelled(progress, seeds)
+            if seeds[0] not in dense:
+                dense |= dense_for(config, seeds, plans[block, seeds[0]], source, labelled)
+            own = {seed: plans[block, seed] for seed in seeds}
+            trials += run_trials(config, block, own, dense, source, labelled)
     return PruneResult(
         pysim_version=pysim.__version__,
         model=config.model,
@@ -149,8 +163,18 @@ def check_steps(plans: Iterable[Plan], source: Source) -> None:
                 )
 
 
-def _labelled(progress: Progress, seed: int) -> Progress:
-    return lambda what, done, total: progress(f"seed {seed}, {what}", done, total)
+def seed_groups(seeds: Sequence[int], together: bool) -> list[tuple[int, ...]]:
+    """Seeds whose networks are trained at once: all, or one after the other."""
+    return [tuple(seeds)] if together else [(seed,) for seed in seeds]
+
+
+def name_seeds(seeds: Sequence[int]) -> str:
+    """For progress: ``seed 0``, or ``seeds 0, 1``."""
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+
+
+def _labelled(progress: Progress, seeds: Sequence[int]) -> Progress:
+    return lambda what, done, total: progress(f"{name_seeds(seeds)}, {what}", done, total)
 
 
 def _settings(config: PruneRunConfig) -> dict[str, object]:
@@ -165,26 +189,33 @@ def _settings(config: PruneRunConfig) -> dict[str, object]:
         "device": config.device,
         "bf16": config.bf16,
         "sparse_training": config.sparse_training,
+        "seeds_together": config.seeds_together,
+        "threads": config.threads,
     }
 
 
 def dense_for(
-    config: PruneRunConfig, seed: int, plan: Plan, source: Source, progress: Progress = no_progress
-) -> DenseNetwork:
-    """The network that pruning starts from: one for all block sizes of a seed."""
-    return dense_network(
+    config: PruneRunConfig,
+    seeds: Sequence[int],
+    plan: Plan,
+    source: Source,
+    progress: Progress = no_progress,
+) -> dict[int, DenseNetwork]:
+    """By seed, the network that pruning starts from: one for all block sizes of a seed."""
+    networks = dense_networks(
         config.model,
         source,
         checkpoint=config.checkpoint,
         epochs=plan.dense_epochs,
         peak_lr=config.dense_lr,
-        seed=seed,
+        seeds=seeds,
         use_cache=config.use_cache,
         progress=progress,
         from_scratch=plan.from_scratch,
         snapshot_step=plan.snapshot_step,
         bf16=config.bf16,
     )
+    return dict(zip(seeds, networks, strict=True))
 
 
 def remaining_levels(plan: Plan, dense: DenseNetwork) -> list[Level]:
@@ -193,46 +224,67 @@ def remaining_levels(plan: Plan, dense: DenseNetwork) -> list[Level]:
     return [level for level in plan.levels if level is plan.levels[-1] or level.prune.sparsity > there]
 
 
-def run_trial(
+def run_trials(
     config: PruneRunConfig,
     block: tuple[int, int],
-    seed: int,
-    plan: Plan,
-    dense: DenseNetwork,
+    plans: Mapping[int, Plan],
+    dense: Mapping[int, DenseNetwork],
     source: Source,
     progress: Progress = no_progress,
     *,
     simulate: Callable[[PrunedNetwork, Level], float | None] | None = None,
-) -> Trial:
-    """One block size with one seed, level after level; every level is kept in the cache by itself.
+) -> list[Trial]:
+    """One block size with the seeds of ``plans``, level after level; every level is in the cache by itself.
 
-    ``simulate`` is asked for the speedup of every level's network; without it no level has one.
+    Several seeds are trained side by side. ``simulate`` is asked for the speedup of every level's network;
+    without it no level has one.
     """
-    network: PrunedNetwork | None = None
-    levels = []
-    for level in remaining_levels(plan, dense):
-        network = pruned_network(
-            dense, source, level, previous=network, use_cache=config.use_cache, progress=progress
+    starts = [dense[seed] for seed in plans]
+    networks: list[PrunedNetwork] | None = None
+    results: list[list[LevelResult]] = [[] for _ in plans]
+    chains = [remaining_levels(plan, dense[seed]) for seed, plan in plans.items()]
+    for levels in zip(*chains, strict=True):
+        networks = pruned_networks(
+            starts, source, levels, previous=networks, use_cache=config.use_cache, progress=progress
         )
-        levels.append(
-            LevelResult(
-                sparsity=level.prune.sparsity,
-                before_finetune=network.before_finetune,
-                accuracy=network.accuracy,
-                simulated_speedup=None if simulate is None else simulate(network, level),
+        for found, network, level in zip(results, networks, levels, strict=True):
+            found.append(
+                LevelResult(
+                    sparsity=level.prune.sparsity,
+                    before_finetune=network.before_finetune,
+                    accuracy=network.accuracy,
+                    threads=network.threads,
+                    simulated_speedup=None if simulate is None else simulate(network, level),
+                )
             )
-        )
-    if network is None:
+    if networks is None:
         raise ConfigError(f"method {config.method}: expected at least one level, got none")
+    return [
+        _finished(config, block, plans[start.seed], start, network, tuple(found), source)
+        for start, network, found in zip(starts, networks, results, strict=True)
+    ]
+
+
+def _finished(
+    config: PruneRunConfig,
+    block: tuple[int, int],
+    plan: Plan,
+    dense: DenseNetwork,
+    network: PrunedNetwork,
+    levels: tuple[LevelResult, ...],
+    source: Source,
+) -> Trial:
+    """What came of one seed; its file is written if one is asked for."""
     trained = plan.dense_epochs > 0
-    file = None if config.out is None else _out_path(config, block, seed)
+    file = _out_path(config, block, dense.seed)
     masks = network.masks
     zeros = sum(mask.weights_total - mask.weights_kept for mask in masks.values())
     trial = Trial(
         block=block,
-        seed=seed,
+        seed=dense.seed,
         dense=dense.accuracy if trained else None,
-        levels=tuple(levels),
+        dense_threads=dense.threads,
+        levels=levels,
         sparsity_prunable=zeros / sum(mask.weights_total for mask in masks.values()),
         sparsity_model=zeros / sum(m.weight.numel() for m in products(network.model).values()),
         blocks_kept=sum(mask.blocks_kept for mask in masks.values()),

@@ -19,6 +19,7 @@ from pysim.runner.busy import core_use, cores_used_by_others
 from pysim.runner.energy import area_of, energy_of
 from pysim.runner.gpu_timing import gpu_device, time_layers_on
 from pysim.runner.methods import Level, finetune_config
+from pysim.runner.networks import DenseNetwork, PrunedNetwork, Source, network_from_file
 from pysim.runner.simulate import (
     LayerCounts,
     layer_mask,
@@ -27,16 +28,9 @@ from pysim.runner.simulate import (
     step_layer,
     vector_work,
 )
-from pysim.runner.stages import (
-    DenseNetwork,
-    PrunedNetwork,
-    Source,
-    dense_network,
-    network_from_file,
-    pruned_network,
-)
+from pysim.runner.stages import dense_networks, pruned_networks
 from pysim.runner.timing import time_layers, time_network
-from pysim.training import Progress, is_pruned_file, no_progress
+from pysim.training import Progress, Threads, is_pruned_file, no_progress
 from pysim.workload import BlockMask, Layer, Workload
 
 
@@ -59,6 +53,7 @@ class RunConfig:
         prune_all: Also prune the first convolution, the classifier and 1 x 1 shortcuts.
         batch: Images in the simulated and timed input, at least 1.
         threads: Of the timed kernels, dense and sparse; at least 1.
+        train_threads: With how many CPU threads networks are trained.
         device: Where kernels are timed: ``cpu`` or ``cuda``.
         measure: Whether to time kernels at all.
         use_cache: Whether to take finished training from the cache; it is written in any case.
@@ -80,6 +75,7 @@ class RunConfig:
     prune_all: bool = False
     batch: int = 1
     threads: int = 2
+    train_threads: Threads = None
     device: str = "cpu"
     measure: bool = True
     use_cache: bool = True
@@ -112,28 +108,28 @@ def run(config: RunConfig, progress: Progress = no_progress) -> RunResult:
         for block in config.blocks
     ]
     finetune = finetune_config(config.finetune_epochs, config.seed)
-    source = Source(config.data, config.pad_to)
+    source = Source(config.data, config.pad_to, threads=config.train_threads)
     if config.checkpoint is not None and is_pruned_file(config.checkpoint):
         return _run_file(config, config.checkpoint, source, progress)
     if not prunes:
         raise ConfigError(
             f"block: expected at least one block size, got none and {config.checkpoint} holds no masks"
         )
-    dense = dense_network(
+    dense = dense_networks(
         config.model,
         source,
         checkpoint=config.checkpoint,
         epochs=config.dense_epochs,
-        seed=config.seed,
+        seeds=(config.seed,),
         use_cache=config.use_cache,
         progress=progress,
     )
-    workload, _ = trace(dense.model, _example(source, config.batch))
+    workload, _ = trace(dense[0].model, _example(source, config.batch))
     runs = []
     for prune in prunes:
         level = Level(prune=prune, retrain=finetune)
-        pruned = pruned_network(dense, source, level, use_cache=config.use_cache, progress=progress)
-        runs.append(_block_run(config, prune, dense, pruned, source, workload, progress))
+        (pruned,) = pruned_networks(dense, source, [level], use_cache=config.use_cache, progress=progress)
+        runs.append(_block_run(config, prune, dense[0], pruned, source, workload, progress))
     return _result(config, source, workload, runs)
 
 
@@ -259,6 +255,7 @@ def _block_run(
         one_call_refusal=refusal,
         other_load_cores=other_load,
         checks=tuple(checks),
+        train_threads=pruned.threads,
     )
 
 

@@ -1,7 +1,8 @@
 """The two stages that take minutes, dense network and pruned network, each kept in the cache by content.
 
 A cached stage is found again only if every setting, the data, the dense weights, the version of torch and the
-code of the parts that train are the same.
+code of the parts that train are the same. A stage is done for several seeds at once where they are trained
+side by side: sums are then rounded otherwise, so all of these seeds are part of each one's key.
 """
 
 from __future__ import annotations
@@ -10,17 +11,15 @@ import contextlib
 import copy
 import importlib.metadata
 import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from pysim.data import Dataset, load_dataset
-from pysim.errors import ConfigError, DataError, ModelError
-from pysim.models import InputShape, build_model, is_user_model, pretrained_path, user_model_digest
+from pysim.errors import ConfigError, DataError
+from pysim.models import is_user_model, pretrained_path, user_model_digest
 from pysim.pruning import (
     SCORES,
     EmptyLayerWarning,
@@ -30,18 +29,18 @@ from pysim.pruning import (
     prune_one_shot,
 )
 from pysim.runner.methods import DENSE_LR, Level
+from pysim.runner.networks import DenseNetwork, PrunedNetwork, Source, fresh_model
 from pysim.runner.sparse_training import sparse_twin, take_back
-from pysim.store import cache_folder, content_key, data_identity, file_digest, source_digest
+from pysim.store import cache_folder, content_key, file_digest, source_digest
 from pysim.training import (
     GROWING,
-    Batches,
     GrowingMasks,
+    Masks,
     Progress,
     Snapshot,
     TrainConfig,
     evaluate,
     exclusive_state,
-    find_device,
     is_pruned_file,
     load_pruned,
     load_tensors,
@@ -52,6 +51,8 @@ from pysim.training import (
     save_tensors,
     split_masks,
     train,
+    train_together,
+    training_threads,
 )
 from pysim.workload import BlockMask
 
@@ -65,98 +66,32 @@ _EXAMPLE_BATCHES, _EXAMPLE_SIZE = 4, 64
 _REINIT_SEED = 1_000_003
 _SNAPSHOT = "snapshot."
 
-
-class Source:
-    """A data set that is read only when something needs its images.
-
-    Args:
-        spec: As in ``load_dataset``.
-        pad_to: Pad the images to this size in pixels; None leaves them.
-        device: Where networks are trained and tested on them.
-
-    Raises:
-        ConfigError: There is no such device.
-    """
-
-    def __init__(self, spec: str, pad_to: int | None, device: str = "cpu") -> None:
-        self.spec = spec
-        self.device = find_device(device)
-        self._pad_to = pad_to
-
-    @cached_property
-    def identity(self) -> dict[str, str | int | None]:
-        return {
-            "spec": self.spec.partition(":")[0],
-            "content": data_identity(self.spec),
-            "pad_to": self._pad_to,
-        }
-
-    @cached_property
-    def dataset(self) -> Dataset:
-        dataset = load_dataset(self.spec)
-        return dataset if self._pad_to is None else dataset.padded(self._pad_to)
-
-    @cached_property
-    def batches(self) -> Batches:
-        return Batches(self.dataset, crop_pad=TrainConfig(epochs=0).crop_pad, device=self.device)
-
-    def first_image(self) -> Tensor:
-        """The first test image as a batch of one, on the CPU."""
-        images, _ = next(self.batches.test(1))
-        return images.cpu()
+_Content = tuple[dict[str, Tensor], dict[str, object]]
+"""A stage as the cache holds it: tensors and a note."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DenseNetwork:
-    """A network before pruning.
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """What a stage of one seed depends on, and where the cache keeps it."""
 
-    Args:
-        name: As in ``build_model``.
-        model: In evaluation mode.
-        key: Identifies weights, data and code.
-        accuracy: On the test images, percent.
-        origin: Where the weights come from, one sentence.
-        seed: Of the weights.
-        snapshot: Weights and statistics at the step to rewind to; empty if none was asked for.
-        masks: Of earlier pruning, if the weights come from a pruned network's file.
-    """
-
-    name: str
-    model: nn.Module
+    fields: Mapping[str, object]
     key: str
-    accuracy: float
-    origin: str
-    seed: int
-    snapshot: Mapping[str, Tensor] = field(default_factory=dict)
-    masks: Mapping[str, BlockMask] = field(default_factory=dict)
+    path: Path
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PrunedNetwork:
-    """A pruned and retrained network.
-
-    Args:
-        model: In evaluation mode.
-        key: Identifies how it came about.
-        masks: Weight name to block mask, for the weights that pruning may touch.
-        before_finetune: Accuracy after pruning and batch norm re-estimation, percent; that of the end if
-            masks grew while weights were learnt.
-        accuracy: After retraining, percent.
-    """
-
-    model: nn.Module
-    key: str
-    masks: Mapping[str, BlockMask]
-    before_finetune: float
-    accuracy: float
-
-
-def _common_fields() -> dict[str, str]:
-    return {"torch": importlib.metadata.version("torch"), "code": source_digest(_TRAINING_CODE)}
-
-
-def _cache_path(key: str) -> Path:
-    return cache_folder() / "training" / f"{key}.safetensors"
+def _stage(source: Source, together: Sequence[int], fields: Mapping[str, object]) -> _Stage:
+    """``together``: the seeds that are trained side by side."""
+    whole = {
+        **fields,
+        "data": source.identity,
+        "device": source.device.type,
+        "threads": source.threads,
+        "together": list(together) if len(together) > 1 else None,
+        "torch": importlib.metadata.version("torch"),
+        "code": source_digest(_TRAINING_CODE),
+    }
+    key = content_key(whole)
+    return _Stage(whole, key, cache_folder() / "training" / f"{key}.safetensors")
 
 
 @contextlib.contextmanager
@@ -173,61 +108,41 @@ def _saving(path: Path, use_cache: bool) -> Iterator[Path | None]:
             remove_state(state)
 
 
-def fresh_model(name: str, dataset: Dataset, seed: int) -> nn.Module:
-    """The network with the weights that ``seed`` gives, checked against the images.
-
-    Raises:
-        ModelError: The model is unknown or cannot take the images or tell the classes apart.
-    """
-    height, width = dataset.image_size
-    shape = InputShape(channels=dataset.channels, height=height, width=width, num_classes=dataset.num_classes)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = build_model(name, shape).eval()
-    if is_user_model(name):
-        _check_fits(name, model, dataset)
-    return model
+def _load(stages: Sequence[_Stage], use_cache: bool) -> list[_Content]:
+    """What the cache holds of ``stages``; nothing unless all of them are there and readable."""
+    found = []
+    for stage in stages:
+        if not use_cache or not stage.path.is_file():
+            return []
+        try:
+            found.append(load_tensors(stage.path))
+        except DataError:
+            return []  # written over by what is computed now
+    return found
 
 
-def _check_fits(name: str, model: nn.Module, dataset: Dataset) -> None:
-    height, width = dataset.image_size
-    images = torch.zeros(2, dataset.channels, height, width)
-    what = f"model {name!r} on images of {dataset.channels}x{height}x{width}"
-    hint = "Give the shape of the model's input with --input 1xCxHxW, or other --data."
-    try:
-        with torch.inference_mode():
-            output = model(images)
-    except Exception as error:  # foreign code
-        raise ModelError(f"{what}: {type(error).__name__}: {error}", hint=hint) from error
-    if not isinstance(output, Tensor) or output.ndim != 2 or output.shape[1] < dataset.num_classes:
-        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise ModelError(
-            f"{what}: expected outputs of shape (2, at least {dataset.num_classes}), got {got}", hint=hint
-        )
-
-
-def dense_network(
+def dense_networks(
     name: str,
     source: Source,
     *,
     checkpoint: Path | None,
     epochs: int,
-    seed: int,
+    seeds: Sequence[int],
     use_cache: bool,
     progress: Progress,
     peak_lr: float = DENSE_LR,
     from_scratch: bool = False,
     snapshot_step: int | None = None,
     bf16: bool = False,
-) -> DenseNetwork:
-    """The dense network: from ``checkpoint``, else the shipped weights, else trained here for ``epochs``.
+) -> list[DenseNetwork]:
+    """The dense networks: from ``checkpoint``, else the shipped weights, else trained here for ``epochs``.
 
     Args:
         name: As in ``build_model``.
         source: The data.
         checkpoint: Weights to take; those of a pruned network's file come with their masks.
         epochs: Of training from scratch; 0 leaves the network as it was initialised.
-        seed: Of weights and training.
+        seeds: Of weights and training, one a network; several are trained side by side.
         use_cache: Whether finished or interrupted training may be taken from the cache.
         progress: Told how far each stage is.
         peak_lr: Highest learning rate of that training.
@@ -240,154 +155,239 @@ def dense_network(
         DataError: The checkpoint is broken or is another network's.
         ModelError: The model is unknown.
     """
-    model = fresh_model(name, source.dataset, seed)
     weights = checkpoint or (None if from_scratch else pretrained_path(name, source.dataset.name))
     if weights is not None and snapshot_step is not None:
         raise ConfigError(
             "rewinding: expected a network trained here, got a checkpoint without early weights"
         )
-    config = TrainConfig(epochs=epochs, peak_lr=peak_lr, seed=seed, bf16=bf16)
+    models = [fresh_model(name, source.dataset, seed) for seed in seeds]
+    configs = [TrainConfig(epochs=epochs, peak_lr=peak_lr, seed=seed, bf16=bf16) for seed in seeds]
     fields = {
         "stage": "dense",
         "model": name,
         "source": user_model_digest(name) if is_user_model(name) else None,
-        "data": source.identity,
         "weights": None if weights is None else file_digest(weights),
-        "training": None if weights is not None else asdict(config),
         "snapshot_step": snapshot_step,
-        "device": source.device.type,
-        **_common_fields(),
     }
-    key = content_key(fields)
-    path = _cache_path(key)
+    together = seeds if weights is None else ()
+    stages = [
+        _stage(source, together, fields | {"training": None if weights is not None else asdict(config)})
+        for config in configs
+    ]
     masks: Mapping[str, BlockMask] = {}
-    if checkpoint is not None and is_pruned_file(checkpoint):
-        masks = load_pruned(checkpoint, name, model).masks
-    elif weights is not None:
-        load_weights(model, weights)
-    snapshot: Mapping[str, Tensor] = {}
-    cached = _load_stage(path, use_cache)
-    if cached is not None:
-        tensors, note = cached
-        if weights is None:
-            model.load_state_dict({n: t for n, t in tensors.items() if not n.startswith(_SNAPSHOT)})
-        snapshot = {n.removeprefix(_SNAPSHOT): t for n, t in tensors.items() if n.startswith(_SNAPSHOT)}
-        accuracy = _percent(path, note, "accuracy")
-    else:
-        hook = Snapshot(-1 if snapshot_step is None else snapshot_step)
-        with _saving(path, use_cache) as state:
+    for model in models:
+        if checkpoint is not None and is_pruned_file(checkpoint):
+            masks = load_pruned(checkpoint, name, model).masks
+        elif weights is not None:
+            load_weights(model, weights)
+    found = _load(stages, use_cache)
+    if not found:
+        with _saving(stages[0].path, use_cache) as state, training_threads(source.threads):
+            snapshots: Sequence[Mapping[str, Tensor]] = [{} for _ in models]
             if weights is None and epochs:
-                train(
-                    model,
-                    source.batches,
-                    config,
-                    hook=hook,
-                    state_path=state,
-                    keep_state=True,
-                    identity=key,
+                snapshots = _train(
+                    models,
+                    source,
+                    configs,
+                    masks=[{} for _ in models],
+                    snapshot_step=snapshot_step,
+                    state=state,
+                    identity=stages[0].key,
                     progress=progress,
                 )
-                snapshot = hook.tensors
-            accuracy = evaluate(model, source.batches, what="testing the dense network", progress=progress)
-            tensors = dict(model.state_dict()) if weights is None else {}
-            tensors |= {_SNAPSHOT + n: tensor for n, tensor in snapshot.items()}
-            save_tensors(path, tensors, {"accuracy": accuracy, "fields": fields})
-    if snapshot_step is not None and not snapshot:
-        steps = -(-source.batches.train_count // config.batch_size) * epochs
-        raise ConfigError(f"rewind-step: expected below the {steps} steps of training, got {snapshot_step}")
+            for model, stage, early in zip(models, stages, snapshots, strict=True):
+                if weights is not None and found:  # the same network for every seed
+                    found.append(found[0])
+                    continue
+                accuracy = evaluate(
+                    model, source.batches, what="testing the dense network", progress=progress
+                )
+                tensors = dict(model.state_dict()) if weights is None else {}
+                tensors |= {_SNAPSHOT + n: tensor for n, tensor in early.items()}
+                found.append((tensors, _save(stage, tensors, {"accuracy": accuracy})))
     origin = f"trained here for {epochs} epochs"
     if weights is not None:
         origin = str(weights) if checkpoint is not None else "shipped checkpoint"
-    return DenseNetwork(
-        name=name,
-        model=model,
-        key=key,
-        accuracy=accuracy,
-        origin=origin,
-        seed=seed,
-        snapshot=snapshot,
-        masks=masks,
-    )
+    networks = []
+    for seed, model, stage, (tensors, note) in zip(seeds, models, stages, found, strict=True):
+        snapshot = {n.removeprefix(_SNAPSHOT): t for n, t in tensors.items() if n.startswith(_SNAPSHOT)}
+        if snapshot_step is not None and not snapshot:
+            steps = -(-source.batches.train_count // configs[0].batch_size) * epochs
+            raise ConfigError(
+                f"rewind-step: expected below the {steps} steps of training, got {snapshot_step}"
+            )
+        if weights is None:
+            model.load_state_dict({n: t for n, t in tensors.items() if not n.startswith(_SNAPSHOT)})
+        networks.append(
+            DenseNetwork(
+                name=name,
+                model=model,
+                key=stage.key,
+                accuracy=_percent(stage.path, note, "accuracy"),
+                origin=origin,
+                seed=seed,
+                snapshot=snapshot,
+                masks=masks,
+                threads=_threads(stage.path, note) if weights is None and epochs else None,
+            )
+        )
+    return networks
 
 
-def pruned_network(
-    dense: DenseNetwork,
+def pruned_networks(
+    dense: Sequence[DenseNetwork],
     source: Source,
-    level: Level,
+    levels: Sequence[Level],
     *,
-    previous: PrunedNetwork | None = None,
+    previous: Sequence[PrunedNetwork] | None = None,
     use_cache: bool,
     progress: Progress,
-) -> PrunedNetwork:
-    """Prunes a copy of ``previous``, or of ``dense``, and retrains it.
+) -> list[PrunedNetwork]:
+    """Prunes copies of ``previous``, or of ``dense``, and retrains them; several are trained side by side.
+
+    Args:
+        dense: One a seed.
+        source: The data.
+        levels: One a seed; they differ in the seed alone.
+        previous: What the level before left.
+        use_cache: Whether finished or interrupted training may be taken from the cache.
+        progress: Told how far each stage is.
 
     Raises:
         ModelError: There is nothing to prune.
     """
-    fields = {
-        "stage": "pruned",
-        "dense": dense.key,
-        "previous": None if previous is None else previous.key,
-        "data": source.identity,
-        "level": level.to_json(),
-        "device": source.device.type,
-        **_common_fields(),
-    }
-    key = content_key(fields)
-    path = _cache_path(key)
-    model = copy.deepcopy(dense.model if previous is None else previous.model)
-    cached = _load_stage(path, use_cache)
-    if cached is not None:
-        tensors, note = cached
-        state, masks = split_masks(path, tensors, note.get("masks"))
-        model.load_state_dict(state)
-        untuned = _percent(path, note, "before_finetune")
-        accuracy = _percent(path, note, "accuracy")
-    else:
+    level, seeds = levels[0], [network.seed for network in dense]
+    stages = [
+        _stage(
+            source,
+            seeds,
+            {
+                "stage": "pruned",
+                "dense": network.key,
+                "previous": None if previous is None else previous[i].key,
+                "level": levels[i].to_json(),
+            },
+        )
+        for i, network in enumerate(dense)
+    ]
+    models = [copy.deepcopy(network.model) for network in previous or dense]
+    found = _load(stages, use_cache)
+    if not found:
         label = f"block {level.prune.block[0]}x{level.prune.block[1]}: "
 
         def labelled(what: str, done: int, total: int) -> None:
             progress(label + what, done, total)
 
-        earlier = dense.masks if previous is None else previous.masks
-        masks = {}
-        before: float | None = None
+        earlier = [network.masks for network in previous or dense]
+        masks: list[Mapping[str, BlockMask]] = [{} for _ in models]
+        before: list[float] = []
         hook: GrowingMasks | None = None
-        if level.growing is None:
-            masks, before = _prune(model, dense, source, level, earlier, labelled)
-        else:
-            hook = GROWING[level.growing](level.prune, _examples(source, level.prune), earlier)
-        trained, held = model, masks
-        if level.sparse:
-            trained, held = sparse_twin(model, masks, source.first_image())
-        with _saving(path, use_cache) as state_path:
-            train(
+        with _saving(stages[0].path, use_cache) as state, training_threads(source.threads):
+            if level.growing is None:
+                for i, model in enumerate(models):
+                    masks[i], tested = _prune(model, dense[i], source, levels[i], earlier[i], labelled)
+                    before.append(tested)
+            else:
+                hook = GROWING[level.growing](level.prune, _examples(source, level.prune), earlier[0])
+            trained, held = models, masks
+            if level.sparse:
+                twin, left = sparse_twin(models[0], masks[0], source.first_image())
+                trained, held = [twin], [left]
+            _train(
                 trained,
-                source.batches,
-                level.retrain,
-                masks=element_masks(model, held),
+                source,
+                [own.retrain for own in levels],
+                masks=[element_masks(model, own) for model, own in zip(models, held, strict=True)],
                 hook=hook,
                 start_step=level.start_step,
-                state_path=state_path,
-                keep_state=True,
-                identity=key,
+                state=state,
+                identity=stages[0].key,
                 channels_last=not level.sparse,
                 progress=labelled,
             )
             if level.sparse:
-                take_back(model, trained)
-            masks = masks if hook is None else hook.block_masks
-            accuracy = evaluate(model, source.batches, progress=labelled)
-            untuned = accuracy if before is None else before
-            note = {
-                "accuracy": accuracy,
-                "before_finetune": untuned,
-                "masks": describe_masks(masks),
-                "fields": fields,
-            }
-            save_tensors(path, model.state_dict() | mask_tensors(masks), note)
-    model.eval()
-    return PrunedNetwork(model=model, key=key, masks=masks, before_finetune=untuned, accuracy=accuracy)
+                take_back(models[0], trained[0])
+            if hook is not None:
+                masks = [hook.block_masks]
+            for i, model in enumerate(models):
+                accuracy = evaluate(model, source.batches, progress=labelled)
+                note: dict[str, object] = {
+                    "accuracy": accuracy,
+                    "before_finetune": before[i] if before else accuracy,
+                    "masks": describe_masks(masks[i]),
+                }
+                tensors = model.state_dict() | mask_tensors(masks[i])
+                found.append((tensors, _save(stages[i], tensors, note)))
+    networks = []
+    for model, stage, (tensors, kept) in zip(models, stages, found, strict=True):
+        weights, own_masks = split_masks(stage.path, tensors, kept.get("masks"))
+        model.load_state_dict(weights)
+        networks.append(
+            PrunedNetwork(
+                model=model.eval(),
+                key=stage.key,
+                masks=own_masks,
+                before_finetune=_percent(stage.path, kept, "before_finetune"),
+                accuracy=_percent(stage.path, kept, "accuracy"),
+                threads=_threads(stage.path, kept),
+            )
+        )
+    return networks
+
+
+def _train(
+    models: Sequence[nn.Module],
+    source: Source,
+    configs: Sequence[TrainConfig],
+    *,
+    masks: Sequence[Masks],
+    identity: str,
+    state: Path | None,
+    progress: Progress,
+    hook: GrowingMasks | None = None,
+    snapshot_step: int | None = None,
+    start_step: int = 0,
+    channels_last: bool = True,
+) -> Sequence[Mapping[str, Tensor]]:
+    """One network by itself or several side by side; returns what they were before ``snapshot_step``."""
+    probe = source.threads == "probe"
+    if len(models) > 1:
+        return train_together(
+            models,
+            source.batches,
+            configs,
+            masks=masks,
+            snapshot_step=snapshot_step,
+            start_step=start_step,
+            state_path=state,
+            keep_state=True,
+            identity=identity,
+            probe_threads=probe,
+            progress=progress,
+        )
+    snapshot = Snapshot(-1 if snapshot_step is None else snapshot_step)
+    train(
+        models[0],
+        source.batches,
+        configs[0],
+        masks=masks[0],
+        hook=hook or snapshot,
+        start_step=start_step,
+        state_path=state,
+        keep_state=True,
+        identity=identity,
+        channels_last=channels_last,
+        probe_threads=probe,
+        progress=progress,
+    )
+    return [snapshot.tensors]
+
+
+def _save(stage: _Stage, tensors: Mapping[str, Tensor], found: Mapping[str, object]) -> dict[str, object]:
+    """Writes a finished stage to the cache; returns its note."""
+    note = {**found, "threads": torch.get_num_threads(), "fields": stage.fields}
+    save_tensors(stage.path, dict(tensors), note)
+    return note
 
 
 def _prune(
@@ -418,47 +418,15 @@ def _examples(source: Source, prune: PruneConfig) -> list[tuple[Tensor, Tensor]]
     return source.batches.examples(_EXAMPLE_BATCHES, _EXAMPLE_SIZE)
 
 
-def network_from_file(
-    name: str, path: Path, source: Source, progress: Progress
-) -> tuple[DenseNetwork, PrunedNetwork, PruneConfig]:
-    """A pruned network as its file has it, tested anew; nothing is pruned or trained.
-
-    The dense network's accuracy is the one that the file remembers, or the pruned one's if there was none.
-
-    Raises:
-        DataError: The file is damaged, or not of this model.
-    """
-    model = fresh_model(name, source.dataset, 0)
-    file = load_pruned(path, name, model)
-    accuracy = evaluate(model, source.batches, progress=progress)
-    dense = file.facts.get("dense_accuracy")
-    key = content_key({"stage": "file", "file": file_digest(path)})
-    return (
-        DenseNetwork(
-            name=name,
-            model=model,
-            key=key,
-            accuracy=float(dense) if isinstance(dense, int | float) and 0 <= dense <= 100 else accuracy,
-            origin=str(path),
-            seed=0,
-        ),
-        PrunedNetwork(model=model, key=key, masks=file.masks, before_finetune=accuracy, accuracy=accuracy),
-        file.prune,
-    )
-
-
-def _load_stage(path: Path, use_cache: bool) -> tuple[dict[str, Tensor], dict[str, object]] | None:
-    """What the cache holds at ``path``; None if nothing, or nothing readable, is there."""
-    if not use_cache or not path.is_file():
-        return None
-    try:
-        return load_tensors(path)
-    except DataError:
-        return None  # written over by what is computed now
-
-
 def _percent(path: Path, note: Mapping[str, object], field: str) -> float:
     value = note.get(field)
     if not isinstance(value, float) or not 0 <= value <= 100:
         raise DataError(f"{path}: expected {field} in percent, got {value!r}", hint=f"Remove {path}.")
+    return value
+
+
+def _threads(path: Path, note: Mapping[str, object]) -> int:
+    value = note.get("threads")
+    if type(value) is not int or value < 1:
+        raise DataError(f"{path}: expected a number of threads, got {value!r}", hint=f"Remove {path}.")
     return value

@@ -6,7 +6,7 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,21 @@ from pysim.atomic import write_bytes_atomic
 from pysim.config import Skip
 from pysim.errors import ConfigError
 from pysim.pruning import Layout, PruneConfig
-from pysim.result import StudyResult, Trial
+from pysim.result import Expected, StudyResult, Trial, compare_expected, read_json
 from pysim.runner.mask_file import masks_path, network_name, save_network_masks
 from pysim.runner.methods import DENSE_LR, Init, Level
-from pysim.runner.prune import PruneRunConfig, check_steps, dense_for, run_trial
+from pysim.runner.networks import DenseNetwork, PrunedNetwork, Source
+from pysim.runner.prune import (
+    PruneRunConfig,
+    check_steps,
+    dense_for,
+    name_seeds,
+    run_trials,
+    seed_groups,
+)
 from pysim.runner.speedup import accelerator_for, simulated_speedup
-from pysim.runner.stages import DenseNetwork, PrunedNetwork, Source
 from pysim.runner.verdict import VERDICTS, Criteria, Rule, decide
-from pysim.training import Progress, check_bf16, no_progress
+from pysim.training import Progress, Threads, check_bf16, no_progress
 from pysim.workload import BlockMask
 
 _MAX_BYTES = 1 << 20
@@ -97,6 +104,13 @@ class Study:
     def results(self, preset: str) -> Path:
         """The results file, unless another is named."""
         return self.folder / "results" / f"{preset}.json"
+
+    def expected(self, preset: str) -> Expected | None:
+        """Published accuracies for a preset, if there are any. Raises DataError if the file is none."""
+        path = self.folder / "expected" / f"{preset}.json"
+        if not path.is_file():
+            return None
+        return Expected.from_json(str(path), read_json(path, _MAX_BYTES, "file of expected accuracies"))
 
 
 def find_study(name: str) -> Path:
@@ -223,6 +237,11 @@ def _sparsities(preset: Preset) -> tuple[float, ...]:
     return both
 
 
+def _seeds(preset: Preset, sparsity: float) -> tuple[int, ...]:
+    """Those that a sparsity is run with."""
+    return preset.seeds[: None if sparsity == preset.sparsity else preset.more_seeds]
+
+
 def _block(path: Path, where: str, value: object) -> tuple[int, int]:
     match = re.fullmatch(r"([1-9][0-9]{0,5})(?:x([1-9][0-9]{0,5}))?", str(value))
     if match is None or isinstance(value, bool):
@@ -265,6 +284,8 @@ def run_study(
     *,
     data: str | None = None,
     device: str = "cpu",
+    seeds_together: bool = False,
+    threads: Threads = None,
     out: Path | None = None,
     use_cache: bool = True,
     progress: Progress = no_progress,
@@ -278,6 +299,8 @@ def run_study(
         preset_name: A preset of it.
         data: Instead of the preset's.
         device: ``cpu`` or ``cuda``: what trains and tests.
+        seeds_together: Train the networks of all seeds side by side.
+        threads: With how many CPU threads networks are trained.
         out: The results file, written anew after every trial; None for ``results/PRESET.json`` of the study.
         use_cache: Whether finished or interrupted work may be taken from the cache.
         progress: Told how far each stage is.
@@ -286,42 +309,63 @@ def run_study(
         PysimError: The preset is unknown, or something in it cannot be done.
     """
     preset = study.preset(preset_name)
+    expected = study.expected(preset_name)
     out = out or study.results(preset_name)
-    configs = {s: _run_config(preset, s, data, use_cache=use_cache) for s in _sparsities(preset)}
-    plans = {
-        (sparsity, seed, block): config.plan(block, seed)
-        for sparsity, config in configs.items()
-        for seed in preset.seeds[: None if sparsity == preset.sparsity else preset.more_seeds]
-        for block in config.blocks
+    configs = {
+        s: replace(
+            _run_config(preset, s, data, use_cache=use_cache),
+            device=device,
+            seeds_together=seeds_together,
+            threads=threads,
+        )
+        for s in _sparsities(preset)
     }
-    source = Source(data or preset.data, preset.pad_to, device)
+    work = [
+        (sparsity, group, block)
+        for sparsity in configs
+        for group in seed_groups(_seeds(preset, sparsity), seeds_together)
+        for block in preset.blocks
+    ]
+    plans = {(s, seed, b): configs[s].plan(b, seed) for s, group, b in work for seed in group}
+    source = Source(data or preset.data, preset.pad_to, device, threads)
     if preset.bf16:
         check_bf16(source.device)
     check_steps(plans.values(), source)
     accelerator = accelerator_for(preset.hw, preset.skip)
-    settings: dict[str, object] = asdict(preset) | {"data": source.spec, "device": device}
+    settings: dict[str, object] = asdict(preset) | {
+        "data": source.spec,
+        "device": device,
+        "seeds_together": seeds_together,
+        "threads": threads,
+    }
     every = VERDICTS[study.name].every_sparsity
     judged = {key for key in plans if every or key[0] == preset.sparsity}
     dense: dict[int, DenseNetwork] = {}
     trials: list[Trial] = []
     masks: dict[str, Mapping[str, BlockMask]] = {}
     image = source.first_image()
-    for (sparsity, seed, block), plan in plans.items():
 
-        def simulate(network: PrunedNetwork, level: Level, seed: int = seed) -> float | None:
-            if seed == preset.seeds[0]:
-                masks[network_name(level.prune.block, level.prune.sparsity)] = network.masks
-            if preset.layout == "oihw":  # such blocks can be trained under, not simulated
-                return None
-            return simulated_speedup(network.model, network.masks, level.prune.block, image, accelerator)
+    def simulate(network: PrunedNetwork, level: Level) -> float | None:
+        if level.prune.seed == preset.seeds[0]:
+            masks[network_name(level.prune.block, level.prune.sparsity)] = network.masks
+        if preset.layout == "oihw":  # such blocks can be trained under, not simulated
+            return None
+        return simulated_speedup(network.model, network.masks, level.prune.block, image, accelerator)
 
-        def labelled(what: str, done: int, total: int, seed: int = seed) -> None:
-            progress(f"trial {len(trials) + 1} of {len(plans)}, seed {seed}, {what}", done, total)
-
+    for sparsity, seeds, block in work:
         config = configs[sparsity]
-        if seed not in dense:
-            dense = {seed: dense_for(config, seed, plan, source, labelled)}
-        trials.append(run_trial(config, block, seed, plan, dense[seed], source, labelled, simulate=simulate))
+
+        now = f"trial {len(trials) + 1} of {len(plans)}, {name_seeds(seeds)}, "
+
+        def labelled(what: str, done: int, total: int, now: str = now) -> None:
+            progress(now + what, done, total)
+
+        own = {seed: plans[sparsity, seed, block] for seed in seeds}
+        if seeds[0] not in dense:
+            # Side by side with all that are needed anywhere, so that each is the same everywhere.
+            group = preset.seeds if seeds_together else seeds
+            dense = dense_for(config, group, own[seeds[0]], source, labelled)
+        trials += run_trials(config, block, own, dense, source, labelled, simulate=simulate)
         verdict = None
         if judged <= {(t.sparsity, t.seed, t.block) for t in trials}:
             chosen = [t for t in trials if (t.sparsity, t.seed, t.block) in judged]
@@ -337,6 +381,16 @@ def run_study(
             planned=len(plans),
             trials=tuple(trials),
             verdict=verdict,
+            expected=None
+            if expected is None
+            else compare_expected(
+                expected,
+                trials,
+                model=config.model,
+                dataset=source.dataset.name,
+                method=preset.method,
+                init=preset.init,
+            ),
         )
         save_network_masks(masks_path(out), study.name, preset_name, masks)
         write_results(out, result.to_json())

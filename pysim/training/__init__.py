@@ -15,6 +15,8 @@ from pysim.training.pruned_file import (
     split_masks,
 )
 from pysim.training.state import StateWarning, exclusive_state, remove_state
+from pysim.training.threads import Threads, check_threads, training_threads
+from pysim.training.together import train_together
 
 __all__ = [
     "DEVICES",
@@ -27,10 +29,12 @@ __all__ = [
     "Snapshot",
     "StateWarning",
     "StepHook",
+    "Threads",
     "TrainConfig",
     "apply_masks",
     "check_bf16",
     "check_state",
+    "check_threads",
     "evaluate",
     "exclusive_state",
     "find_device",
@@ -47,4 +51,6 @@ __all__ = [
     "save_tensors",
     "split_masks",
     "train",
+    "train_together",
+    "training_threads",
 ]

@@ -26,7 +26,13 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], note: dict[str, object]
     Raises:
         OSError: The disk refuses; what was at ``path`` is still there.
     """
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    plain: dict[str, Tensor] = {}
+    places = set()
+    for name, tensor in tensors.items():
+        whole = tensor.detach().cpu().contiguous()
+        # The format has no names for one tensor: what several layers share is written for each of them.
+        plain[name] = whole.clone() if whole.data_ptr() in places else whole
+        places.add(whole.data_ptr())
     # One key, because the order in which safetensors writes several changes from call to call.
     metadata = {_NOTE: json.dumps(note | {_CHECKSUM: _checksum(plain, note)}, sort_keys=True)}
 

@@ -6,6 +6,7 @@ with the same settings, goes on from there to the same result, bit for bit, on t
 
 from __future__ import annotations
 
+import copy
 import math
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -21,7 +22,9 @@ from pysim.training.batches import Batches
 from pysim.training.device import check_bf16
 from pysim.training.evaluation import Progress, no_progress
 from pysim.training.hooks import Masks, StepHook
+from pysim.training.stack import Stack, StackBatches
 from pysim.training.state import Position, load_state, remove_state, save_state
+from pysim.training.threads import candidate_threads, fastest_threads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +99,7 @@ def apply_masks(model: nn.Module, masks: Masks) -> None:
 
 def train(
     model: nn.Module,
-    batches: Batches,
+    batches: Batches | StackBatches,
     config: TrainConfig,
     *,
     masks: Masks | None = None,
@@ -107,6 +110,7 @@ def train(
     keep_state: bool = False,
     identity: str = "",
     channels_last: bool = True,
+    probe_threads: bool = False,
     progress: Progress = no_progress,
 ) -> list[float]:
     """Trains ``model`` in place, on the device of ``batches``, and leaves it on the CPU in evaluation mode.
@@ -125,6 +129,8 @@ def train(
         keep_state: Leave the last state when all is done, for a caller who has yet to write the result.
         identity: Of model and data: a state of another identity is refused.
         channels_last: Layout of weights and images, which PyTorch's convolutions prefer and pysim's do not.
+        probe_threads: Try how many threads are fastest just now and leave that number set; a run that goes on
+            takes the number of its saved state instead, as bits depend on it.
         progress: Called after every step.
 
     Returns:
@@ -151,8 +157,14 @@ def train(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(config.seed)  # of whatever the model itself draws, such as dropout
         position = Position(step=start_step, loss_sum=torch.zeros((), device=device), seen=0)
+        saved = None
         if state_path is not None:
-            position = load_state(state_path, model, optimizer, hook, settings, total) or position
+            saved = load_state(
+                state_path, model, optimizer, hook, settings, total, saved_threads=probe_threads
+            )
+        position = saved or position
+        if probe_threads and saved is None:
+            torch.set_num_threads(_fastest_threads(model, batches, config, layout))
         masks = on_device(hook.masks or masks or {}, device)
         apply_masks(model, masks)
         model.train()
@@ -164,9 +176,7 @@ def train(
                 hook.begin_step(model, step, total)
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(config, step, total)
-                with torch.autocast(device.type, torch.bfloat16) if config.bf16 else nullcontext():
-                    outputs = model(images.contiguous(memory_format=layout))
-                loss = cross_entropy(outputs.float(), labels, label_smoothing=config.label_smoothing)
+                loss = _loss(model, images.contiguous(memory_format=layout), labels, config)
                 optimizer.zero_grad()
                 loss.backward()
                 changed = hook.gradients_ready(model, step, total)
@@ -178,8 +188,8 @@ def train(
                 apply_masks(model, masks)
                 position = Position(
                     step=step + 1,
-                    loss_sum=position.loss_sum + loss.detach() * len(labels),
-                    seen=position.seen + len(labels),
+                    loss_sum=position.loss_sum + loss.detach() * labels.shape[-1],
+                    seen=position.seen + labels.shape[-1],
                 )
                 progress(f"training, epoch {epoch + 1} of {config.epochs}", step + 1, total)
                 if state_path is not None and (step + 1) % save_every == 0:
@@ -199,9 +209,32 @@ def train(
     return losses
 
 
+def _loss(model: nn.Module, images: Tensor, labels: Tensor, config: TrainConfig) -> Tensor:
+    """Mean over the images; of a stack the sum of its networks' means, so that each gradient is its own."""
+    with torch.autocast(images.device.type, torch.bfloat16) if config.bf16 else nullcontext():
+        outputs = model(images)
+    smoothing = config.label_smoothing
+    if labels.ndim == 1:
+        return cross_entropy(outputs.float(), labels, label_smoothing=smoothing)
+    flat = outputs.float().flatten(0, 1)
+    return cross_entropy(flat, labels.flatten(), label_smoothing=smoothing, reduction="sum") / labels.shape[1]
+
+
+def _fastest_threads(
+    model: nn.Module, batches: Batches | StackBatches, config: TrainConfig, layout: torch.memory_format
+) -> int:
+    """Tried on a copy and the first batch; random numbers are drawn as if nothing had been tried."""
+    trial = copy.deepcopy(model).train()
+    images, labels = next(batches.train(config.batch_size, seed=config.seed, epoch=0, flip=config.flip))
+    images = images.contiguous(memory_format=layout)
+    with torch.random.fork_rng(devices=[batches.device] if batches.device.type == "cuda" else []):
+        return fastest_threads(lambda: _loss(trial, images, labels, config).backward(), candidate_threads())
+
+
 def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.SGD:
-    decayed = [p for p in model.parameters() if p.ndim >= 2]
-    plain = [p for p in model.parameters() if p.ndim < 2]
+    matrix = 3 if isinstance(model, Stack) else 2
+    decayed = [p for p in model.parameters() if p.ndim >= matrix]
+    plain = [p for p in model.parameters() if p.ndim < matrix]
     return torch.optim.SGD(
         [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
         lr=config.peak_lr,

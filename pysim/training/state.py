@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from pysim.errors import DataError, PysimWarning
 from pysim.training.checkpoint import check_state, load_tensors, save_tensors
 from pysim.training.hooks import StepHook
+from pysim.training.threads import MAX_THREADS
 
 
 class StateWarning(PysimWarning):
@@ -69,7 +70,12 @@ def save_state(
             tensors[f"momentum.{name}"] = momentum
     tensors |= {f"hook.{name}": tensor for name, tensor in hook.state().items()}
     tensors |= {"loss_sum": position.loss_sum} | _random_states(position.loss_sum.device)
-    note: dict[str, object] = {"settings": dict(settings), "step": position.step, "seen": position.seen}
+    note: dict[str, object] = {
+        "settings": dict(settings),
+        "step": position.step,
+        "seen": position.seen,
+        "threads": torch.get_num_threads(),
+    }
     try:
         save_tensors(_next(path), tensors, note)
         if path.is_file():
@@ -116,8 +122,12 @@ def load_state(
     hook: StepHook,
     settings: Mapping[str, object],
     total: int,
+    *,
+    saved_threads: bool = False,
 ) -> Position | None:
     """Puts the last readable state into model, optimiser, hook and random generator.
+
+    With ``saved_threads`` PyTorch goes on with as many threads as the state was saved with.
 
     Returns:
         Where to go on; None if nothing was saved.
@@ -137,6 +147,11 @@ def load_state(
     step, seen = note.get("step"), note.get("seen")
     if not isinstance(step, int) or not isinstance(seen, int) or not 0 <= step <= total or seen < 0:
         raise DataError(f"{path}: expected a step from 0 to {total}, got {step!r} after {seen!r} images")
+    threads = note.get("threads")
+    if saved_threads:
+        if type(threads) is not int or not 1 <= threads <= MAX_THREADS:
+            raise DataError(f"{path}: expected the number of threads that it was saved with, got {threads!r}")
+        torch.set_num_threads(threads)
     parameters = dict(model.named_parameters())
     expected = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     expected |= {f"momentum.{name}": p for name, p in parameters.items() if f"momentum.{name}" in tensors}

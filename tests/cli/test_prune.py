@@ -150,3 +150,26 @@ def test_kill_9_while_pruning_and_again_gives_the_same_result(pysim, tmp_path):
         process.wait()
     os.environ["PYSIM_CACHE"] = str(cache)
     assert pysim(*args)[1] == whole
+
+
+def test_a_users_own_model_is_trained_pruned_and_run_at_the_input_that_is_named(pysim, tmp_path):
+    weights, pruned = tmp_path / "dense.safetensors", tmp_path / "pruned.safetensors"
+    model = ("mymodel:build", "--input", "1x3x8x8")
+    for command in (
+        ("train", *model, "--epochs", "1", "--out", weights),
+        ("prune", *model, "--block", "2", "--checkpoint", weights, "--out", pruned),
+        ("run", *model, "--checkpoint", pruned, "--no-measure"),
+    ):
+        status, _, err = pysim(*command)
+        assert (status, err) == (0, "")
+
+
+def test_training_on_padded_images_is_training_of_another_shape(pysim, tmp_path):
+    out = tmp_path / "lenet300.safetensors"
+    train = ("train", "lenet300", "--data", "synthetic:1x28x28", "--epochs", "1", "--out", out)
+    assert pysim(*train, "--pad32")[0] == 0
+    prune = ("prune", "lenet300", "--data", "synthetic:1x28x28", "--block", "4", "--checkpoint", out)
+    status, _, err = pysim(*prune)
+    assert status == 2
+    assert "expected torch.float32 (300, 784), got torch.float32 (300, 1024)" in err
+    assert pysim(*prune, "--pad32", "--epochs", "0")[0] == 0

@@ -467,6 +467,24 @@ def _result_files() -> list[bytes]:
     return seeds
 
 
+def _expected() -> Feed:
+    from pysim.result import Expected, read_json
+
+    path = _file(".json")
+
+    def feed(data: bytes) -> None:
+        path.write_bytes(data)
+        with refusals():
+            Expected.from_json(str(path), read_json(path, 1 << 20, "file of expected accuracies"))
+
+    return feed
+
+
+def _expected_files() -> list[bytes]:
+    folder = Path(__file__).parent.parent.parent / "experiments"
+    return [path.read_bytes() for path in sorted(folder.glob("*/expected/*.json"))]
+
+
 def _tuning() -> Feed:
     from pysim.sparse.tuning import read_tuning
 
@@ -546,6 +564,7 @@ TARGETS = {
         Target("pruned-file", _pruned_file, _pruned_notes, _JSON_WORDS),
         Target("study-toml", _study, _studies, (b"[preset.", b"[common]\n", b"nan", b"[[", b"= 1e999")),
         Target("results-json", _results, _result_files, _JSON_WORDS, longest=16_384),
+        Target("expected-json", _expected, _expected_files, _JSON_WORDS),
         Target("tuning", _tuning, _tunings, _JSON_WORDS),
     )
 }

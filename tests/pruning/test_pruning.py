@@ -121,3 +121,14 @@ def test_impossible_settings_are_refused():
         PruneConfig(block=(0, 4), sparsity=0.5)
     with pytest.raises(ModelError, match="left to prune"):
         prune_one_shot(nn.Sequential(nn.Conv2d(1, 4, 3)), PruneConfig(block=(4, 4), sparsity=0.5))
+
+
+def test_a_weight_that_two_layers_share_is_left_dense_or_refused_by_name():
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8))
+    model[2].weight = model[1].weight
+    for settings in ({}, {"only": ("2",)}):
+        with pytest.raises(ModelError, match="but 1 and 2 share one") as caught:
+            prune_one_shot(model, PruneConfig(block=(2, 2), sparsity=0.5, **settings))
+        assert caught.value.hint == "Leave them dense: --keep-dense 1 --keep-dense 2"
+    masks = prune_one_shot(model, PruneConfig(block=(2, 2), sparsity=0.5, keep_dense=("1", "2")))
+    assert list(masks) == ["0.weight"]

@@ -15,8 +15,9 @@ from pysim.report import render_prune
 from pysim.result import Sample
 from pysim.runner import METHODS, PruneRunConfig, RunConfig, prune, run
 from pysim.runner.methods import make_plan
+from pysim.runner.networks import Source, fresh_model
 from pysim.runner.speedup import accelerator_for
-from pysim.runner.stages import Source, dense_network, fresh_model, pruned_network
+from pysim.runner.stages import dense_networks, pruned_networks
 from pysim.training import TrainConfig, no_progress, train
 
 MASKS = PruneConfig(block=(2, 2), sparsity=0.6)
@@ -124,30 +125,30 @@ def test_rewinding_to_step_0_without_pruning_repeats_dense_training_to_the_bit(t
     asked = config(tiny, method="imp", prune=replace(MASKS, sparsity=0.0), rewind_step=0)
     made = asked.plan((2, 2), 0)
     source = Source(DATA, None)
-    dense = dense_network(
+    dense = dense_networks(
         tiny,
         source,
         checkpoint=None,
         epochs=2,
-        seed=0,
+        seeds=(0,),
         use_cache=True,
         progress=no_progress,
         from_scratch=True,
         snapshot_step=0,
     )
-    again = pruned_network(dense, source, made.levels[0], use_cache=True, progress=no_progress)
-    assert again.accuracy == dense.accuracy
-    for a, b in zip(dense.model.state_dict().values(), again.model.state_dict().values(), strict=True):
+    (again,) = pruned_networks(dense, source, made.levels[:1], use_cache=True, progress=no_progress)
+    assert again.accuracy == dense[0].accuracy
+    for a, b in zip(dense[0].model.state_dict().values(), again.model.state_dict().values(), strict=True):
         assert torch.equal(a, b)
 
 
 def test_reinitialised_weights_are_fresh_ones_trained_by_the_whole_schedule(tiny):
     source = Source(DATA, None)
     made = config(tiny, prune=replace(MASKS, sparsity=0.0), init="reinit").plan((2, 2), 0)
-    dense = dense_network(
-        tiny, source, checkpoint=None, epochs=2, seed=0, use_cache=True, progress=no_progress
+    dense = dense_networks(
+        tiny, source, checkpoint=None, epochs=2, seeds=(0,), use_cache=True, progress=no_progress
     )
-    pruned = pruned_network(dense, source, made.levels[0], use_cache=True, progress=no_progress)
+    (pruned,) = pruned_networks(dense, source, made.levels, use_cache=True, progress=no_progress)
     expected = fresh_model(tiny, source.dataset, 1_000_003)
     train(expected, source.batches, TrainConfig(epochs=2, seed=0))
     for a, b in zip(expected.state_dict().values(), pruned.model.state_dict().values(), strict=True):

@@ -16,7 +16,7 @@ from pysim.data import load_dataset
 from pysim.errors import ConfigError, DataError, ShapeError
 from pysim.pruning import PruneConfig, bsr_matrices, pack_bits, unpack_bits
 from pysim.runner import PruneRunConfig, RunConfig, prune, run
-from pysim.runner.stages import fresh_model
+from pysim.runner.networks import fresh_model
 from pysim.sparse import to_torch_bsr
 from pysim.training import load_pruned, load_tensors, save_tensors
 

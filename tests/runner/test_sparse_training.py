@@ -12,8 +12,8 @@ from pysim.errors import ConfigError
 from pysim.pruning import PruneConfig, element_masks, prune_one_shot
 from pysim.runner import PruneRunConfig, prune
 from pysim.runner.methods import make_plan
+from pysim.runner.networks import Source, fresh_model
 from pysim.runner.sparse_training import sparse_twin, take_back
-from pysim.runner.stages import Source, fresh_model
 from pysim.sparse import BsrConv2d, BsrLinear
 from pysim.training import load_pruned
 

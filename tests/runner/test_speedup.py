@@ -7,8 +7,8 @@ import pytest
 from pysim.errors import ConfigError
 from pysim.pruning import PruneConfig
 from pysim.runner import PruneRunConfig, RunConfig, prune, run, speedup
+from pysim.runner.networks import Source, network_from_file
 from pysim.runner.speedup import accelerator_for, measured_speedup, simulated_speedup
-from pysim.runner.stages import Source, network_from_file
 
 DATA = "synthetic:1x8x8"
 

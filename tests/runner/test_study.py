@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -204,36 +203,6 @@ def test_the_smoke_preset_runs_in_seconds_and_a_second_time_from_the_cache(tiny,
     work = []
     again = run_study(study, "smoke", out=out, progress=lambda what, done, total: work.append(what))
     assert (again, work) == (result, [])
-
-
-@pytest.mark.parametrize("name", VERDICTS)
-def test_the_full_preset_reads_cifar10_and_comes_to_a_verdict(tiny, tmp_path, name):
-    """As configured, but for a small network, few blocks and seeds, and files of a few random images."""
-    rng = np.random.default_rng(0)
-    folder = tmp_path / "data" / "cifar10"
-    folder.mkdir(parents=True)
-    for file in ("data_batch_1.bin", "test_batch.bin"):
-        records = rng.integers(0, 256, (128, 3073)).astype(np.uint8)
-        records[:, 0] = np.arange(128) % 10
-        (folder / file).write_bytes(records.tobytes())
-    study = load_study(EXPERIMENTS / name)
-    small = replace(
-        study.presets["full"],
-        model="lenet300",
-        blocks=((4, 4), (1, 16)) if name == "shape" else ((1, 1), (16, 16)),
-        seeds=(0, 1),
-        sparsity=0.36,
-        more_sparsities=(),
-        epochs=1,
-        dense_epochs=2,
-        dense_lr=0.01,
-        rewind_step=min(study.presets["full"].rewind_step, 1),
-    )
-    study = replace(study, presets={"full": small})
-    result = run_study(study, "full", out=tmp_path / "results.json")
-    assert result.dataset == "cifar10"
-    assert result.verdict.answer == "undecided at this budget"
-    assert [len(trial.levels) for trial in result.trials] == [2 if name == "rewind" else 1] * 4
 
 
 def test_an_interrupted_study_leaves_what_is_done_and_goes_on(tiny, tmp_path):
@@ -438,7 +407,11 @@ def test_the_command_measures_in_a_step_of_its_own(finished, capsys, monkeypatch
     printed, _ = capsys.readouterr()
     assert left.value.code == 0
     assert printed.splitlines()[-1].startswith("not timed, as other programs used the machine: 1x1 at 50 %")
-    with pytest.raises(SystemExit) as left:
-        main(["experiment", folder, "--out", str(out), "--measure", "--data", "synthetic"])
-    assert left.value.code == 2
-    assert "--measure takes the preset's own data" in capsys.readouterr().err
+    for options, message in (
+        (["--data", "synthetic"], "--measure takes the preset's own data"),
+        (["--threads", "probe"], "--measure takes a number of --threads"),
+    ):
+        with pytest.raises(SystemExit) as left:
+            main(["experiment", folder, "--out", str(out), "--measure", *options])
+        assert left.value.code == 2
+        assert message in capsys.readouterr().err

@@ -224,3 +224,18 @@ def test_the_shipped_checkpoint_has_the_accuracy_that_is_claimed():
     assert accuracy >= 92.5
     # Another CPU may round a few borderline images the other way.
     assert abs(accuracy - note["accuracy_percent"]) < 0.1
+
+
+def test_a_weight_that_two_layers_share_is_saved_and_found_again(tmp_path, batches):
+    def shared():
+        model = nn.Sequential(nn.Flatten(), nn.Linear(784, 16), nn.Linear(16, 16), nn.Linear(16, 16))
+        model[3].weight = model[2].weight
+        return model
+
+    model = shared()
+    path = tmp_path / "weights.safetensors"
+    train(model, batches, TrainConfig(epochs=1, batch_size=32), state_path=path.with_suffix(".state"))
+    save_tensors(path, model.state_dict(), {})
+    other = shared()
+    load_weights(other, path)
+    assert states_equal(model, other)
