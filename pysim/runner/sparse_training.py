@@ -11,21 +11,21 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from pysim.sparse import BsrConv2d, BsrLinear, compress
+from pysim.sparse import BsrConv2d, BsrLinear, compress, training_form
 from pysim.workload import BlockMask
 
 
 def sparse_twin(
     model: nn.Module, masks: Mapping[str, BlockMask], image: Tensor
 ) -> tuple[nn.Module, dict[str, BlockMask]]:
-    """A copy with block-sparse layers, and the masks of the layers that could not be replaced.
+    """A copy with block-sparse layers and native batch norm, and the masks of layers that could not be replaced.
 
     Args:
         model: On the CPU, float32.
         masks: By weight's name.
         image: An input, which shows which layers are called.
     """
-    twin = compress(model, image, masks=masks, only_if_faster=False).model
+    twin = training_form(compress(model, image, masks=masks, only_if_faster=False).model, image)
     dense = {name: mask for name, mask in masks.items() if not _is_sparse(twin, name)}
     return twin, dense
 
