@@ -282,8 +282,7 @@ class BoundConvWeights {
                  const py::handle& dx, std::vector<F32> values) const {
     const SizedPlan plan = find(height, width);
     if (plan.forward == nullptr) return false;
-    if (plan.gradient == nullptr)
-      throw std::logic_error("convolution: the plan was not made for gradients");
+    if (plan.gradient == nullptr) throw std::logic_error("convolution: the plan was not made for gradients");
     const FloatArray from = read_gradient(dy, "convolution output gradient");
     const std::int64_t batch = from.shape[0];
     require_shape(from, plan.forward->out_shape(batch), "convolution output gradient");

@@ -37,8 +37,7 @@ FloatArray read_channels(const py::handle& array, std::int64_t channels, const c
 
 FloatArray read_images(const py::handle& array) {
   FloatArray found = read_array(array, 4, "batch norm input", kShape);
-  if (!found.is_contiguous())
-    require(false, "batch norm input", "a C-contiguous array", "another layout");
+  if (!found.is_contiguous()) require(false, "batch norm input", "a C-contiguous array", "another layout");
   return found;
 }
 
@@ -55,11 +54,13 @@ std::vector<NormChannel> norm_channels(const FloatArray& means, const FloatArray
   const std::int64_t channels = means.shape[0];
   const float* const scales =
       weight.is_none() ? nullptr : read_channels(weight, channels, "batch norm weight").data;
-  const float* const shifts = bias.is_none() ? nullptr : read_channels(bias, channels, "batch norm bias").data;
+  const float* const shifts =
+      bias.is_none() ? nullptr : read_channels(bias, channels, "batch norm bias").data;
   std::vector<NormChannel> found;
   for (std::int64_t c = 0; c < channels; ++c) {
     const float scale = scales == nullptr ? 1.0F : scales[c];
-    found.push_back({means.data[c], scale * inverse_deviations.data[c], shifts == nullptr ? 0.0F : shifts[c]});
+    found.push_back(
+        {means.data[c], scale * inverse_deviations.data[c], shifts == nullptr ? 0.0F : shifts[c]});
   }
   return found;
 }
@@ -118,16 +119,15 @@ py::tuple batch_norm_gradient(const py::handle& dy, const py::handle& x, const p
   const ReluGradient mask = of_result ? ReluGradient::of_result
                             : relu    ? ReluGradient::recomputed
                                       : ReluGradient::none;
-  const FloatArray result =
-      of_result ? read_images_like(y, source, "batch norm output") : FloatArray{};
+  const FloatArray result = of_result ? read_images_like(y, source, "batch norm output") : FloatArray{};
   const FloatArray masked = of_result ? new_array(x, 4, source.shape) : FloatArray{};
   const FloatArray dx = new_array(x, 4, source.shape);
   const FloatArray scale_gradient = new_array(x, 1, {shape.channels});
   const FloatArray shift_gradient = new_array(x, 1, {shape.channels});
   {
     const py::gil_scoped_release nogil;
-    const NormGradientSums sums = norm_gradient_sums(gradient.data, source.data, result.data, shape, channels,
-                                                     mask, masked.data, run);
+    const NormGradientSums sums =
+        norm_gradient_sums(gradient.data, source.data, result.data, shape, channels, mask, masked.data, run);
     for (std::size_t c = 0; c < channels.size(); ++c) {
       scale_gradient.data[c] = static_cast<float>(sums.with_x[c] * static_cast<double>(inverses.data[c]));
       shift_gradient.data[c] = static_cast<float>(sums.sums[c]);

@@ -50,5 +50,5 @@ inline void store_first(float* p, Vec a, int count) { store8_first(p, a, count);
 #include "kernels/slab_kernel-inl.h"
 
 extern const pysim::KernelTable pysim::kAvx2Kernels = {
-    compute_slab, compute_narrow, compute_column,           compute_gradient, copy_rows,
-    run_fma,      kLanes,         kLanes * kTileVectors[4], kTileVectors,     2 * kFmaSums * kLanes, &kNormKernels};
+    compute_slab, compute_narrow,           compute_column, compute_gradient,      copy_rows,    run_fma,
+    kLanes,       kLanes * kTileVectors[4], kTileVectors,   2 * kFmaSums * kLanes, &kNormKernels};

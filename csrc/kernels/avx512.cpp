@@ -145,5 +145,5 @@ inline void store_first(float* p, Vec a, int count) { _mm512_mask_storeu_ps(p, f
 #include "kernels/slab_kernel-inl.h"
 
 extern const pysim::KernelTable pysim::kAvx512Kernels = {
-    compute_slab, compute_narrow, compute_column,           compute_gradient, copy_rows,
-    run_fma,      kLanes,         kLanes * kTileVectors[4], kTileVectors,     2 * kFmaSums * kLanes, &kNormKernels};
+    compute_slab, compute_narrow,           compute_column, compute_gradient,      copy_rows,    run_fma,
+    kLanes,       kLanes * kTileVectors[4], kTileVectors,   2 * kFmaSums * kLanes, &kNormKernels};

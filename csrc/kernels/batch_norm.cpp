@@ -43,7 +43,8 @@ NormStatistics norm_statistics(const float* x, const NormShape& shape, const Nor
       moments[index(piece)] = kernels.moments(x + begin, count);
     });
   });
-  NormStatistics found{std::vector<double>(index(shape.channels)), std::vector<double>(index(shape.channels))};
+  NormStatistics found{std::vector<double>(index(shape.channels)),
+                       std::vector<double>(index(shape.channels))};
   for (std::int64_t plane = 0; plane < shape.planes(); ++plane) {
     for_pieces(shape, plane, [&](std::int64_t, std::int64_t count, std::int64_t piece) {
       const NormMoments& part = moments[index(piece)];
@@ -58,7 +59,8 @@ NormStatistics norm_statistics(const float* x, const NormShape& shape, const Nor
       const NormMoments& part = moments[index(piece)];
       const std::size_t channel = index(plane % shape.channels);
       const double moved = static_cast<double>(part.mean) - found.means[channel];
-      found.squares[channel] += static_cast<double>(part.squares) + 2 * moved * static_cast<double>(part.sum) +
+      found.squares[channel] += static_cast<double>(part.squares) +
+                                2 * moved * static_cast<double>(part.sum) +
                                 moved * moved * static_cast<double>(count);
     });
   }
@@ -87,7 +89,8 @@ NormGradientSums norm_gradient_sums(const float* dy, const float* x, const float
                                       parts[index(piece)].data());
     });
   });
-  NormGradientSums found{std::vector<double>(index(shape.channels)), std::vector<double>(index(shape.channels))};
+  NormGradientSums found{std::vector<double>(index(shape.channels)),
+                         std::vector<double>(index(shape.channels))};
   for (std::int64_t plane = 0; plane < shape.planes(); ++plane) {
     for_pieces(shape, plane, [&](std::int64_t, std::int64_t, std::int64_t piece) {
       const std::size_t channel = index(plane % shape.channels);

@@ -47,7 +47,8 @@ struct NormGradientSums {
   std::vector<double> with_x;
 };
 
-/// The sums for gradients; g itself goes to `masked` unless that is null. y may be null unless it is looked at.
+/// The sums for gradients; g itself goes to `masked` unless that is null. y may be null unless it is looked
+/// at.
 NormGradientSums norm_gradient_sums(const float* dy, const float* x, const float* y, const NormShape& shape,
                                     const std::vector<NormChannel>& channels, ReluGradient relu,
                                     float* masked, const NormRun& run);

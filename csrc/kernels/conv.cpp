@@ -119,7 +119,8 @@ ConvWeights::ConvWeights(const std::vector<BsrView>& matrices, const ConvWindow&
   }
 }
 
-ConvWeights::ConvWeights(const ConvWeights& like, const std::vector<const float*>& values) : ConvWeights(like) {
+ConvWeights::ConvWeights(const ConvWeights& like, const std::vector<const float*>& values)
+    : ConvWeights(like) {
   if (transposed.empty()) throw std::logic_error("convolution: the plan was not made for gradients");
   for (std::size_t g = 0; g < groups.size(); ++g) {
     groups[g] = groups[g].with_values(values[g]);

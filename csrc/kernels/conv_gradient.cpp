@@ -55,7 +55,8 @@ ConvGradient::ConvGradient(std::shared_ptr<const ConvPlan> forward) : forward_(s
   require(elements < static_cast<double>(std::numeric_limits<std::int32_t>::max() - kSlack), "convolution",
           "padded planes of fewer than 2^31 elements", std::to_string(elements));
   plane_elements_ = front_ + weights().out_channels * plane_rows_ * plane_cols_ + kSlack;
-  chunk_images_ = std::max<std::int64_t>(1, kChunkBytes / kFloat / (plane_elements_ + forward_->plane_elements()));
+  chunk_images_ =
+      std::max<std::int64_t>(1, kChunkBytes / kFloat / (plane_elements_ + forward_->plane_elements()));
   sums_before_.push_back(0);
   for (const PackedMatrix& matrix : weights().groups)
     sums_before_.push_back(sums_before_.back() + matrix.weights_before(matrix.slab_count()));
@@ -132,7 +133,8 @@ struct ConvGradient::Workspace {
   static bool prepare(std::vector<float>& planes, std::int64_t count, std::vector<std::int64_t>& zeros,
                       const std::vector<std::int64_t>& key) {
     const bool there = zeros == key && static_cast<std::int64_t>(planes.size()) >= count;
-    if (static_cast<std::int64_t>(planes.size()) < count) planes.assign(static_cast<std::size_t>(count), 0.0F);
+    if (static_cast<std::int64_t>(planes.size()) < count)
+      planes.assign(static_cast<std::size_t>(count), 0.0F);
     if (!there) zeros.clear();  // until it is done: it may end in an exception
     return there;
   }
@@ -167,7 +169,8 @@ ConvGradient::Chunk ConvGradient::pack(const float* dy, const Images& x, std::in
       Workspace::prepare(workspace.x, chunk_images_ * x_elements, workspace.x_zeros, x_key);
   const std::int64_t in = weights().channels * size_[0] * size_[1];
   if (!zeros_are_there) {
-    for (std::int64_t i = 0; i < chunk_images_; ++i) forward_->clear_planes(workspace.x.data() + i * x_elements);
+    for (std::int64_t i = 0; i < chunk_images_; ++i)
+      forward_->clear_planes(workspace.x.data() + i * x_elements);
     workspace.x_zeros = std::move(x_key);
   }
   for (std::int64_t i = 0; i < images; ++i)
@@ -271,8 +274,8 @@ void ConvGradient::weight_gradient(const Chunk& chunk, float* sums, int threads)
   }
 }
 
-void ConvGradient::run_images(const float* dy, const Images& x, std::int64_t begin, std::int64_t end, float* dx,
-                              float* sums, int threads) const {
+void ConvGradient::run_images(const float* dy, const Images& x, std::int64_t begin, std::int64_t end,
+                              float* dx, float* sums, int threads) const {
   const std::int64_t in = weights().channels * size_[0] * size_[1];
   for (std::int64_t first = begin; first < end; first += chunk_images_) {
     const Chunk chunk = pack(dy, x, first, std::min(chunk_images_, end - first));

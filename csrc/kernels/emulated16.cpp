@@ -80,5 +80,5 @@ inline void store_first(float* p, Vec a, int count) {
 #include "kernels/slab_kernel-inl.h"
 
 extern const pysim::KernelTable pysim::kEmulated16Kernels = {
-    compute_slab, compute_narrow, compute_column,           compute_gradient, copy_rows,
-    run_fma,      kLanes,         kLanes * kTileVectors[4], kTileVectors,     2 * kFmaSums * kLanes, &kNormKernels};
+    compute_slab, compute_narrow,           compute_column, compute_gradient,      copy_rows,    run_fma,
+    kLanes,       kLanes * kTileVectors[4], kTileVectors,   2 * kFmaSums * kLanes, &kNormKernels};

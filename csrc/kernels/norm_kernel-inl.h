@@ -1,5 +1,5 @@
-// The one body of batch norm's vector kernels. Included by an instruction set's source file under the rules of
-// slab_kernel-inl.h; beside what that needs, keep_first(), fold<1>() and
+// The one body of batch norm's vector kernels. Included by an instruction set's source file under the rules
+// of slab_kernel-inl.h; beside what that needs, keep_first(), fold<1>() and
 //
 //   Vec keep_unless_negative_or_zero(Vec test, Vec v), which is v where test > 0 or NaN, else 0.
 
@@ -67,9 +67,7 @@ struct NormVectors {
   Vec minus_mean, scale, shift;
 
   explicit NormVectors(const pysim::NormChannel& channel)
-      : minus_mean(minus(channel.mean)),
-        scale(broadcast(&channel.scale)),
-        shift(broadcast(&channel.shift)) {}
+      : minus_mean(minus(channel.mean)), scale(broadcast(&channel.scale)), shift(broadcast(&channel.shift)) {}
   // One expression for both directions: the gradient recomputes the same bits.
   Vec result(Vec centred) const { return fma(centred, scale, shift); }
 };

@@ -44,8 +44,8 @@ struct NormKernels {
   void (*normalize)(const float* x, std::int64_t count, const NormChannel& channel, const float* residual,
                     bool relu, float* y);
 
-  /// sums[0] = sum of g, sums[1] = sum of g * (x - mean), g being dy where ReLU let the result pass. g goes to
-  /// `masked` too unless that is null. y is read for ReluGradient::of_result only.
+  /// sums[0] = sum of g, sums[1] = sum of g * (x - mean), g being dy where ReLU let the result pass. g goes
+  /// to `masked` too unless that is null. y is read for ReluGradient::of_result only.
   void (*gradient_sums)(const float* dy, const float* x, const float* y, std::int64_t count,
                         const NormChannel& channel, ReluGradient relu, float* masked, float* sums);
 

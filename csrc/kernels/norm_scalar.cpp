@@ -1,5 +1,5 @@
-// Batch norm's reference: plain loops, compiled without contraction, so that a product is rounded before it is
-// added to in both directions.
+// Batch norm's reference: plain loops, compiled without contraction, so that a product is rounded before it
+// is added to in both directions.
 #include "kernels/norm_kernel.h"
 
 namespace pysim {
@@ -47,7 +47,8 @@ void gradient(const float* dy, const float* x, std::int64_t count, const NormCha
               ReluGradient relu, const NormGradient& numbers, float* dx) {
   for (std::int64_t i = 0; i < count; ++i) {
     const bool passes = relu == ReluGradient::none || !(result(x[i], channel) <= 0.0F);
-    dx[i] = (passes ? dy[i] : 0.0F) * channel.scale + ((x[i] - channel.mean) * numbers.slope + numbers.offset);
+    dx[i] =
+        (passes ? dy[i] : 0.0F) * channel.scale + ((x[i] - channel.mean) * numbers.slope + numbers.offset);
   }
 }
 

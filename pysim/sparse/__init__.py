@@ -52,4 +52,5 @@ __all__ = [
     "spmm",
     "to_scipy_bsr",
     "to_torch_bsr",
+    "training_form",
 ]

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from pysim import _core
-from pysim.errors import ShapeError
 
 _MAX_THREADS = 256
 

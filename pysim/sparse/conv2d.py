@@ -174,6 +174,7 @@ class BsrConv2d(BsrModule):
                 trainable=trainable,
                 threads=threads,
             ),
+            ConvPlan.with_values if trainable else None,
         )
 
     def extra_repr(self) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
+
 import numpy.typing as npt
 
 from pysim import _core

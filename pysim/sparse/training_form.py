@@ -27,7 +27,7 @@ _SAME = 1e-3
 
 
 def training_form(model: nn.Module, example: Tensor) -> nn.Module:
-    """Makes batch norm of images native, in place, and fuses sums and ReLUs into it where ``torch.fx`` can follow.
+    """Makes batch norm of images native, in place, and fuses sums and ReLUs where ``torch.fx`` can follow.
 
     What ``state_dict`` holds stays as it is. A fused network is followed as it is in training mode and for
     ``example``: one that branches on the mode, or on what Python keeps, should not go through this.
@@ -61,14 +61,14 @@ class _Tracer(fx.Tracer):
 
 
 def _fused_forward(model: nn.Module) -> Callable[..., object] | None:
-    """The network's forward pass with fused calls; None if it cannot be followed or there is nothing to fuse."""
+    """The forward pass with fused calls; None if it cannot be followed or there is nothing to fuse."""
     if any(_has_hooks(module) for module in model.modules()):
         return None  # a hook of what is no leaf would be lost
     modes = {module: module.training for module in model.modules()}
     model.train()
     try:
         graph, again = (_Tracer().trace(model) for _ in range(2))
-    except Exception:  # noqa: BLE001  whatever the network's own code raises
+    except Exception:
         return None
     finally:
         for module, mode in modes.items():
@@ -132,7 +132,7 @@ def _is_relu(node: fx.Node, model: nn.Module) -> bool:
 
 
 def _disturbed(chain: list[fx.Node], model: nn.Module) -> bool:
-    """Whether something between the first and the last of a chain works in place: the first moves behind it."""
+    """Whether something between first and last works in place: the first moves behind it."""
     node = chain[0].next
     while node is not chain[-1]:
         if node not in chain and _works_in_place(node, model):

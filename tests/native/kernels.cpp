@@ -160,7 +160,8 @@ void check_network(Rng& rng, const KernelTable& kernels) {
   std::vector<float> dw(static_cast<std::size_t>(stored)), dw_scalar(dw.size());
   const std::vector<std::int64_t> counts{static_cast<std::int64_t>(dw.size())};
   ConvGradient(shared).run(dy.data(), {x.data()}, batch, dx.data(), {dw.data()}, counts);
-  ConvGradient(shared_reference).run(dy.data(), {x.data()}, batch, dx_scalar.data(), {dw_scalar.data()}, counts);
+  ConvGradient(shared_reference)
+      .run(dy.data(), {x.data()}, batch, dx_scalar.data(), {dw_scalar.data()}, counts);
   expect(dx == dx_scalar, "convolution's input gradient");
   expect(dw == dw_scalar, "convolution's weight gradient");
 }
