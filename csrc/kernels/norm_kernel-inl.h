@@ -14,7 +14,7 @@ inline float norm_total(const Vec (&sum)[kNormSums]) {
   return total;
 }
 
-// body(v, place, load, keep): `load` reads what is left of a vector, `keep` clears the lanes behind the end.
+// body(v, place, left): for every vector, `v` its turn among the sums, `left` its lanes before the end.
 template <class Body>
 inline void for_vectors(std::int64_t count, const Body& body) {
   std::int64_t i = 0;
