@@ -179,9 +179,6 @@ class SpmmPlan:
     def run(self, x: _ArrayT, out: _ArrayT | None = None, residual: _ArrayT | None = None) -> _ArrayT: ...
     def weight_gradient(self, dy: _ArrayT, x: _ArrayT, values: npt.NDArray[np.float32]) -> None: ...
 
-class ConvInputGradient:
-    def run(self, dy: npt.NDArray[np.float32] | Tensor, dx: npt.NDArray[np.float32] | Tensor) -> None: ...
-
 class ConvWeights:
     def __init__(
         self,
@@ -203,8 +200,16 @@ class ConvWeights:
     def run(
         self, x: _ArrayT, out: _ArrayT | None = None, residual: _ArrayT | None = None
     ) -> _ArrayT | None: ...
-    def weight_gradient(self, dy: _ArrayT, x: _ArrayT, values: list[npt.NDArray[np.float32]]) -> bool: ...
-    def input_gradient(self, height: int, width: int) -> ConvInputGradient: ...
+    def with_values(self, values: npt.NDArray[np.float32] | Tensor) -> ConvWeights: ...
+    def gradients(
+        self,
+        dy: _ArrayT,
+        x: _ArrayT | None,
+        height: int,
+        width: int,
+        dx: _ArrayT | None,
+        values: list[npt.NDArray[np.float32]],
+    ) -> bool: ...
 
 class NetworkGraph:
     def __init__(self) -> None: ...
@@ -249,6 +254,30 @@ def check_bsr(
 ) -> None: ...
 def isa_report() -> list[tuple[str, bool, str]]: ...
 def resolve_isa(requested: str) -> str: ...
+def batch_norm(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    *,
+    relu: bool,
+    epsilon: float,
+    isa: str,
+    threads: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]: ...
+def batch_norm_gradient(
+    dy: Tensor,
+    x: Tensor,
+    y: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    inverse_deviation: Tensor,
+    *,
+    relu: bool,
+    isa: str,
+    threads: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]: ...
 
 # Signed input, its zero point, bias of the sums, scale, bias, output, its zero point, ReLU.
 Int8Options: TypeAlias = tuple[bool, int, list[int], list[float], list[float], str, int, bool]

@@ -98,7 +98,7 @@ std::int64_t FloatArray::size() const {
 }
 
 std::string FloatArray::shape_text() const {
-  return py::str(py::tuple(owner.attr("shape"))).cast<std::string>();
+  return py::str(py::tuple(py::list(owner.attr("shape")))).cast<std::string>();  // not "torch.Size"
 }
 
 bool FloatArray::follows(const std::array<int, kMostDims>& axes) const {

@@ -24,16 +24,10 @@
 namespace py = pybind11;
 
 namespace pysim {
-namespace {
-
-using F32 = py::array_t<float>;
-using I32 = py::array_t<std::int32_t>;
-using I64 = py::array_t<std::int64_t>;
-using GridTuple = std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t>;
 
 constexpr const char* kEmulated16 = "emulated16";
 
-const KernelTable& table_of(const std::string& isa) {
+const KernelTable& kernels_of(const std::string& isa) {
 #if defined(__x86_64__)
   if (isa == kEmulated16) {
     resolve_isa("avx2");
@@ -42,6 +36,13 @@ const KernelTable& table_of(const std::string& isa) {
 #endif
   return kernel_table(resolve_isa(isa));
 }
+
+namespace {
+
+using F32 = py::array_t<float>;
+using I32 = py::array_t<std::int32_t>;
+using I64 = py::array_t<std::int64_t>;
+using GridTuple = std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t>;
 
 std::string resolved_name(const std::string& isa) {
   return isa == kEmulated16 ? isa : std::string(isa_name(resolve_isa(isa)));
@@ -200,22 +201,6 @@ FloatArray read_gradient(const py::handle& array, const char* where) {
   return found;
 }
 
-struct BoundConvInputGradient {
-  ConvInputGradient plan;
-  ConvPlan forward;
-
-  void run(const py::handle& dy, const py::handle& dx) const {
-    const FloatArray from = read_gradient(dy, "convolution output gradient");
-    const FloatArray to = read_gradient(dx, "convolution input gradient");
-    const std::int64_t batch = from.shape[0];
-    require_shape(from, forward.out_shape(batch), "convolution output gradient");
-    require_shape(to, forward.in_shape(batch), "convolution input gradient");
-    require_apart(from, to, "convolution input gradient", "memory apart from the output gradient");
-    const py::gil_scoped_release nogil;
-    plan.run(from.data, batch, to.data);
-  }
-};
-
 /// Weights with what runs them: checked and packed once for all image sizes. The plans of the latest sizes
 /// are kept; only who holds the GIL touches them.
 class BoundConvWeights {
@@ -229,9 +214,32 @@ class BoundConvWeights {
         threads_(threads),
         in_shape_("(N, " + std::to_string(weights->channels) + ", H, W)") {}
 
-  /// Makes the plan for a size, which run() and weight_gradient() need.
+  /// The same kept blocks of other values: the parts of one array, group by group. Plans come along.
+  BoundConvWeights with_values(const py::handle& values) const {
+    const FloatArray source = read_array(values, 3, "convolution values", "(nnz_blocks, bh, bw)");
+    std::int64_t blocks = 0;
+    std::vector<const float*> parts;
+    for (const ValuesShape& shape : values_shapes_) {
+      parts.push_back(source.data + blocks * shape[1] * shape[2]);
+      blocks += shape[0];
+    }
+    const ValuesShape& first = values_shapes_.front();
+    const std::array<std::int64_t, 3> expected{blocks, first[1], first[2]};
+    if (!std::equal(expected.begin(), expected.end(), source.shape.begin()) || !source.is_contiguous())
+      require(false, "convolution values", "one value for each stored weight, contiguous", "another array");
+    BoundConvWeights other = *this;
+    other.weights = std::make_shared<const ConvWeights>(*weights, parts);
+    for (SizedPlan& plan : other.plans_) {
+      plan.forward = std::make_shared<const ConvPlan>(*plan.forward, other.weights);
+      plan.gradient = std::make_shared<const ConvGradient>(*plan.gradient, plan.forward);
+    }
+    return other;
+  }
+
+  /// Makes the plan for a size, which run() and gradients() need.
   void prepare(std::int64_t height, std::int64_t width) {
-    auto plan = std::make_shared<const ConvPlan>(weights, height, width, kernels_, threads_);
+    SizedPlan plan{std::make_shared<const ConvPlan>(weights, height, width, kernels_, threads_), nullptr};
+    if (!weights->transposed.empty()) plan.gradient = std::make_shared<const ConvGradient>(plan.forward);
     if (plans_.size() >= kMostSizes) plans_.erase(plans_.begin());
     plans_.push_back(std::move(plan));
   }
@@ -240,7 +248,7 @@ class BoundConvWeights {
   py::object run(const py::handle& x, const py::handle& out, const py::handle& residual) const {
     const FloatArray source = read_images(x);
     const ImageOrder order = image_order(source, "convolution input");
-    const std::shared_ptr<const ConvPlan> plan = find(source.shape[2], source.shape[3]);
+    const std::shared_ptr<const ConvPlan> plan = find(source.shape[2], source.shape[3]).forward;
     if (plan == nullptr) return py::none();
     const std::int64_t batch = source.shape[0];
     const Shape4 shape = plan->out_shape(batch);
@@ -268,33 +276,42 @@ class BoundConvWeights {
     return given ? py::reinterpret_borrow<py::object>(out) : target.owner;
   }
 
-  /// False if the plan for this size is yet to be made.
-  bool weight_gradient(const py::handle& dy, const py::handle& x, std::vector<F32> values) const {
-    const FloatArray source = read_images(x);
-    const ImageOrder order = image_order(source, "convolution input");
-    const std::shared_ptr<const ConvPlan> plan = find(source.shape[2], source.shape[3]);
-    if (plan == nullptr) return false;
-    const FloatArray gradient = read_gradient(dy, "convolution output gradient");
-    const std::int64_t batch = source.shape[0];
-    require_shape(gradient, plan->out_shape(batch), "convolution output gradient");
-    if (values.size() != values_shapes_.size())
-      require(false, "convolution weight gradient", "one array for each group",
-              std::to_string(values.size()));
-    std::vector<float*> to;
+  /// The gradient of the input, unless dx is None, and of the weights, unless x is None and values are empty.
+  /// False if the plan for this size of the input is yet to be made.
+  bool gradients(const py::handle& dy, const py::handle& x, std::int64_t height, std::int64_t width,
+                 const py::handle& dx, std::vector<F32> values) const {
+    const SizedPlan plan = find(height, width);
+    if (plan.forward == nullptr) return false;
+    if (plan.gradient == nullptr) throw std::logic_error("convolution: the plan was not made for gradients");
+    const FloatArray from = read_gradient(dy, "convolution output gradient");
+    const std::int64_t batch = from.shape[0];
+    require_shape(from, plan.forward->out_shape(batch), "convolution output gradient");
+    FloatArray to;
+    if (!dx.is_none()) {
+      to = read_gradient(dx, "convolution input gradient");
+      require_shape(to, plan.forward->in_shape(batch), "convolution input gradient");
+      require_apart(from, to, "convolution input gradient", "memory apart from the output gradient");
+    }
+    FloatArray source;
+    Images images;
+    std::vector<float*> targets;
     std::vector<std::int64_t> counts;
-    for (std::size_t g = 0; g < values.size(); ++g) {
-      require_values(values[g], values_shapes_[g], "convolution weight gradient");
-      to.push_back(values[g].mutable_data());
-      counts.push_back(values[g].size());
+    if (!x.is_none()) {
+      source = read_images(x);
+      images = {source.data, image_order(source, "convolution input")};
+      require_shape(source, plan.forward->in_shape(batch), "convolution input");
+      if (values.size() != values_shapes_.size())
+        require(false, "convolution weight gradient", "one array for each group",
+                std::to_string(values.size()));
+      for (std::size_t g = 0; g < values.size(); ++g) {
+        require_values(values[g], values_shapes_[g], "convolution weight gradient");
+        targets.push_back(values[g].mutable_data());
+        counts.push_back(values[g].size());
+      }
     }
     const py::gil_scoped_release nogil;
-    plan->weight_gradient({source.data, order}, batch, gradient.data, to, counts);
+    plan.gradient->run(from.data, images, batch, to.data, targets, counts);
     return true;
-  }
-
-  BoundConvInputGradient input_gradient(std::int64_t height, std::int64_t width) const {
-    return {ConvInputGradient(weights, height, width, kernels_, threads_),
-            ConvPlan(weights, height, width, kernels_, threads_)};
   }
 
   std::shared_ptr<const ConvWeights> weights;
@@ -311,19 +328,24 @@ class BoundConvWeights {
     return found;
   }
 
-  std::shared_ptr<const ConvPlan> find(std::int64_t height, std::int64_t width) const {
-    for (const std::shared_ptr<const ConvPlan>& plan : plans_) {
-      const Shape4 shape = plan->in_shape(1);
+  struct SizedPlan {
+    std::shared_ptr<const ConvPlan> forward;
+    std::shared_ptr<const ConvGradient> gradient;  ///< If the weights are trainable.
+  };
+
+  SizedPlan find(std::int64_t height, std::int64_t width) const {
+    for (const SizedPlan& plan : plans_) {
+      const Shape4 shape = plan.forward->in_shape(1);
       if (shape[2] == height && shape[3] == width) return plan;
     }
-    return nullptr;
+    return {};
   }
 
   const KernelTable& kernels_;
   std::vector<ValuesShape> values_shapes_;
   int threads_;
-  std::string in_shape_;                                ///< For messages.
-  std::vector<std::shared_ptr<const ConvPlan>> plans_;  ///< The latest last.
+  std::string in_shape_;          ///< For messages.
+  std::vector<SizedPlan> plans_;  ///< The latest last.
 };
 
 BoundConvWeights make_conv_weights(const std::vector<std::tuple<GridTuple, I64, I32, F32>>& groups,
@@ -339,7 +361,7 @@ BoundConvWeights make_conv_weights(const std::vector<std::tuple<GridTuple, I64, 
   check_threads(threads, "convolution");
   return {std::make_shared<const ConvWeights>(views, ConvWindow{kernel, stride, padding, dilation},
                                               bias.value_or(std::vector<float>{}), relu, trainable),
-          table_of(isa), std::move(shapes), resolved_name(isa), threads};
+          kernels_of(isa), std::move(shapes), resolved_name(isa), threads};
 }
 
 using PoolTriples = std::vector<std::array<std::int64_t, 3>>;  // Begin, end, count.
@@ -357,7 +379,7 @@ struct BoundNetwork {
 
   BoundNetwork(const NetworkGraph& graph, int output, std::int64_t batch, int in_dims, int out_dims,
                const std::string& isa, int threads)
-      : network(std::make_unique<const Network>(graph, output, batch, table_of(isa), threads)),
+      : network(std::make_unique<const Network>(graph, output, batch, kernels_of(isa), threads)),
         in_dims(in_dims),
         out_dims(out_dims) {
     require((in_dims == 2 || in_dims == 4) && (out_dims == 2 || out_dims == 4), "network",
@@ -449,7 +471,7 @@ void bind_kernels(py::module_& m) {
                                                      : SpmmPlan::Form::plain;
              const BsrView view = view_bsr(grid, row_ptr, col_idx, values);
              return BoundSpmm{
-                 SpmmPlan(view, form, bias.value_or(std::vector<float>{}), relu, table_of(isa), threads,
+                 SpmmPlan(view, form, bias.value_or(std::vector<float>{}), relu, kernels_of(isa), threads,
                           bfloat16 ? SpmmPlan::Weights::bfloat16 : SpmmPlan::Weights::float32),
                  {values.shape(0), values.shape(1), values.shape(2)},
                  resolved_name(isa)};
@@ -464,9 +486,6 @@ void bind_kernels(py::module_& m) {
            py::arg("residual") = py::none())
       .def_readonly("isa", &BoundSpmm::isa);
 
-  py::class_<BoundConvInputGradient>(m, "ConvInputGradient", "Its input's gradient, for one image size.")
-      .def("run", &BoundConvInputGradient::run, py::arg("dy"), py::arg("dx"));
-
   py::class_<BoundConvWeights>(m, "ConvWeights", "See pysim.sparse.ConvPlan.")
       .def(py::init(&make_conv_weights), py::arg("groups"), py::kw_only(), py::arg("kernel"),
            py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("bias"),
@@ -474,9 +493,9 @@ void bind_kernels(py::module_& m) {
       .def("prepare", &BoundConvWeights::prepare, py::arg("height"), py::arg("width"))
       .def("run", &BoundConvWeights::run, py::arg("x"), py::arg("out") = py::none(),
            py::arg("residual") = py::none())
-      .def("weight_gradient", &BoundConvWeights::weight_gradient, py::arg("dy"), py::arg("x"),
-           py::arg("values").noconvert())
-      .def("input_gradient", &BoundConvWeights::input_gradient, py::arg("height"), py::arg("width"))
+      .def("with_values", &BoundConvWeights::with_values, py::arg("values"))
+      .def("gradients", &BoundConvWeights::gradients, py::arg("dy"), py::arg("x"), py::arg("height"),
+           py::arg("width"), py::arg("dx"), py::arg("values").noconvert())
       .def_readonly("isa", &BoundConvWeights::isa);
 
   bind_network(m);
@@ -492,7 +511,7 @@ void bind_kernels(py::module_& m) {
       "run_fma",
       [](const std::string& isa, std::int64_t rounds) {
         require(rounds >= 0 && rounds <= 1 << 30, "run_fma", "0 to 2^30 rounds", std::to_string(rounds));
-        const KernelTable& kernels = table_of(isa);
+        const KernelTable& kernels = kernels_of(isa);
         const py::gil_scoped_release nogil;
         volatile const float factor = 0.5F;
         volatile float sum = kernels.fma_loop(rounds, factor, factor);

@@ -7,4 +7,5 @@ PYBIND11_MODULE(_core, m) {
   pysim::bind_int8(m);
   pysim::bind_gpu(m);
   pysim::bind_sim(m);
+  pysim::bind_training(m);
 }

@@ -30,6 +30,7 @@ inline Vec pieces(const float* x, const std::int32_t* offsets) {
   return pieces8<kCopies, kPiece>(x, offsets);
 }
 inline Vec keep_first(Vec v, int count) { return keep8_first(v, count); }
+inline Vec keep_unless_negative_or_zero(Vec test, Vec v) { return keep8_unless_negative_or_zero(test, v); }
 template <int kRows>
 inline void fold(Vec v, float* sums) {
   fold8<kRows>(v, sums);
@@ -45,8 +46,9 @@ inline void store_first(float* p, Vec a, int count) { store8_first(p, a, count);
 #include "kernels/column_kernel-inl.h"
 #include "kernels/fma_loop-inl.h"
 #include "kernels/narrow_kernel-inl.h"
+#include "kernels/norm_kernel-inl.h"
 #include "kernels/slab_kernel-inl.h"
 
 extern const pysim::KernelTable pysim::kAvx2Kernels = {
-    compute_slab, compute_narrow, compute_column,           compute_gradient, copy_rows,
-    run_fma,      kLanes,         kLanes * kTileVectors[4], kTileVectors,     2 * kFmaSums * kLanes};
+    compute_slab, compute_narrow,           compute_column, compute_gradient,      copy_rows,    run_fma,
+    kLanes,       kLanes * kTileVectors[4], kTileVectors,   2 * kFmaSums * kLanes, &kNormKernels};

@@ -72,6 +72,9 @@ inline Vec8 pieces8(const float* x, const std::int32_t* offsets) {
 inline Vec8 keep8_first(Vec8 v, int count) {
   return {_mm256_and_ps(v.v, _mm256_castsi256_ps(first_lanes(count)))};
 }
+inline Vec8 keep8_unless_negative_or_zero(Vec8 test, Vec8 v) {
+  return {_mm256_and_ps(v.v, _mm256_cmp_ps(test.v, _mm256_setzero_ps(), _CMP_NLE_UQ))};
+}
 template <int kRows>
 inline void fold8(Vec8 v, float* sums) {
   __m128 four = _mm_add_ps(_mm256_castps256_ps128(v.v), _mm256_extractf128_ps(v.v, 1));

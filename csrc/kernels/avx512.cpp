@@ -112,6 +112,9 @@ inline Vec pieces(const float* x, const std::int32_t* offsets) {
   }
 }
 inline Vec keep_first(Vec v, int count) { return {_mm512_maskz_mov_ps(first_lanes(count), v.v)}; }
+inline Vec keep_unless_negative_or_zero(Vec test, Vec v) {
+  return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(test.v, _mm512_setzero_ps(), _CMP_NLE_UQ), v.v)};
+}
 template <int kRows>
 inline void fold(Vec v, float* sums) {
   const __m512d both = _mm512_castps_pd(v.v);
@@ -138,8 +141,9 @@ inline void store_first(float* p, Vec a, int count) { _mm512_mask_storeu_ps(p, f
 #include "kernels/column_kernel-inl.h"
 #include "kernels/fma_loop-inl.h"
 #include "kernels/narrow_kernel-inl.h"
+#include "kernels/norm_kernel-inl.h"
 #include "kernels/slab_kernel-inl.h"
 
 extern const pysim::KernelTable pysim::kAvx512Kernels = {
-    compute_slab, compute_narrow, compute_column,           compute_gradient, copy_rows,
-    run_fma,      kLanes,         kLanes * kTileVectors[4], kTileVectors,     2 * kFmaSums * kLanes};
+    compute_slab, compute_narrow,           compute_column, compute_gradient,      copy_rows,    run_fma,
+    kLanes,       kLanes * kTileVectors[4], kTileVectors,   2 * kFmaSums * kLanes, &kNormKernels};

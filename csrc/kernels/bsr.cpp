@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <stdexcept>
 #include <string>
 
 #include "base/check.h"
@@ -147,8 +148,16 @@ PackedMatrix PackedMatrix::transposed(const BsrView& matrix, const std::vector<s
           "m * kernel positions below 2^31", std::to_string(matrix.grid.m));
   PackedMatrix packed;
   packed.add_transposed(matrix, taps, 0);
-  packed.finish(matrix.values, false);
+  packed.finish(matrix.values, true);
   return packed;
+}
+
+PackedMatrix PackedMatrix::with_values(const float* values) const {
+  if (static_cast<std::int64_t>(places_.size()) != weight_count_)
+    throw std::logic_error("BSR: the matrix was packed without the places of its weights");
+  PackedMatrix other = *this;
+  for (std::size_t i = 0; i < places_.size(); ++i) other.weights_[i] = values[places_[i]];
+  return other;
 }
 
 Slab PackedMatrix::slab(std::int64_t slab, const std::int32_t* offsets) const {

@@ -34,9 +34,13 @@ class PackedMatrix {
   /// W^T (k, m).
   static PackedMatrix transposed(const BsrView& matrix);
 
-  /// (channels, taps * m): W^T of the kernel positions `taps` side by side. Reduction index t * m + o is
-  /// output feature o at taps[t]. Throws std::invalid_argument also if that index may exceed 31 bits.
+  /// (channels, taps * m): W^T of the kernel positions `taps` side by side, places kept. Reduction index t *
+  /// m + o is output feature o at taps[t]. Throws std::invalid_argument also if that index may exceed 31
+  /// bits.
   static PackedMatrix transposed(const BsrView& matrix, const std::vector<std::int64_t>& taps);
+
+  /// The same blocks of other values. Throws std::logic_error unless places are kept.
+  PackedMatrix with_values(const float* values) const;
 
   std::int64_t slab_count() const { return static_cast<std::int64_t>(slabs_.size()); }
   std::int64_t first_row(std::int64_t slab) const { return slabs_[index(slab)].first_row; }

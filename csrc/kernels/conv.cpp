@@ -119,6 +119,15 @@ ConvWeights::ConvWeights(const std::vector<BsrView>& matrices, const ConvWindow&
   }
 }
 
+ConvWeights::ConvWeights(const ConvWeights& like, const std::vector<const float*>& values)
+    : ConvWeights(like) {
+  if (transposed.empty()) throw std::logic_error("convolution: the plan was not made for gradients");
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    groups[g] = groups[g].with_values(values[g]);
+    for (PackedMatrix& part : transposed[g]) part = part.with_values(values[g]);
+  }
+}
+
 std::vector<std::int64_t> ConvWeights::taps_of(std::int64_t phase_row, std::int64_t phase_col) const {
   std::vector<std::int64_t> taps;
   for (std::int64_t i = 0; i < window.kernel[0]; ++i) {
@@ -166,6 +175,10 @@ ConvPlan::ConvPlan(std::shared_ptr<const ConvWeights> weights, std::int64_t heig
   const std::int64_t lanes = kernels_.lanes;
   merges_rows_ = ceil_div(out_size_[0] * plane_cols_, lanes) <= out_size_[0] * ceil_div(out_width, lanes) &&
                  rows_.size() > 1;
+}
+
+ConvPlan::ConvPlan(const ConvPlan& like, std::shared_ptr<const ConvWeights> weights) : ConvPlan(like) {
+  weights_ = std::move(weights);
 }
 
 void ConvPlan::find_offsets() {
@@ -373,12 +386,7 @@ const float* ConvPlan::pack(const Images& image, int threads) const {
                     planes);
     });
   } else {
-    if (!zeros_are_there) {
-      for (const Inside& inside : insides_) {
-        for (std::int64_t c = 0; c < channels; ++c)
-          clear_around(inside, planes + (inside.phase * channels + c) * plane_rows_ * plane_cols_);
-      }
-    }
+    if (!zeros_are_there) clear_planes(planes);
     run_parallel(threads, threads, [&](std::int64_t part) { pack_rows(image.data, part, threads, planes); });
   }
   if (!zeros_are_there) workspace.zeros = zeros_;
@@ -433,40 +441,18 @@ void ConvPlan::run(const Images& x, std::int64_t batch, const Images& residual, 
   }
 }
 
-void ConvPlan::weight_gradient(const Images& x, std::int64_t batch, const float* dy,
-                               const std::vector<float*>& values,
-                               const std::vector<std::int64_t>& counts) const {
-  if (weights_->transposed.empty())
-    throw std::logic_error("convolution: the plan was not made for gradients");
-  const std::int64_t in = weights_->channels * size_[0] * size_[1];
-  const std::int64_t pixels = out_size_[0] * out_size_[1];
-  const std::int64_t group_out = weights_->out_channels / weights_->group_count();
-  std::vector<std::vector<float>> sums;
-  std::vector<std::vector<std::int64_t>> edges;
-  for (const PackedMatrix& matrix : weights_->groups) {
-    sums.emplace_back(matrix.places().size(), 0.0F);
-    edges.push_back(split_by_cost(matrix, threads_));
+void ConvPlan::clear_planes(float* planes) const {
+  for (const Inside& inside : insides_) {
+    for (std::int64_t c = 0; c < weights_->channels; ++c)
+      clear_around(inside, planes + (inside.phase * weights_->channels + c) * plane_rows_ * plane_cols_);
   }
-  for (std::int64_t b = 0; b < batch; ++b) {
-    // One image after the other, so that the order of every sum is the same for any number of threads.
-    const float* const planes = pack({x.data + b * in, x.order}, threads_);
-    const float* const image_dy = dy + b * weights_->out_channels * pixels;
-    run_parallel(threads_, weights_->group_count() * threads_, [&](std::int64_t task) {
-      const auto g = static_cast<std::size_t>(task / threads_);
-      const auto part = static_cast<std::size_t>(task % threads_);
-      const PackedMatrix& matrix = weights_->groups[g];
-      for (std::int64_t s = edges[g][part]; s < edges[g][part + 1]; ++s) {
-        const std::int64_t channel = static_cast<std::int64_t>(g) * group_out + matrix.first_row(s);
-        kernels_.gradient(matrix.slab(s, offsets_[g].data()), planes, 1, rows_.data(),
-                          static_cast<std::int64_t>(rows_.size()), image_dy + channel * pixels, pixels,
-                          sums[g].data() + matrix.weights_before(s));
-      }
-    });
-  }
-  for (std::size_t g = 0; g < sums.size(); ++g) {
-    std::fill(values[g], values[g] + counts[g], 0.0F);
-    const std::vector<std::int64_t>& places = weights_->groups[g].places();
-    for (std::size_t i = 0; i < places.size(); ++i) values[g][places[i]] = sums[g][i];
+}
+
+void ConvPlan::pack_image(const Images& image, float* planes) const {
+  if (image.order == ImageOrder::channels_first) {
+    pack_channels(image.data, 0, weights_->channels, true, planes);
+  } else {
+    pack_rows(image.data, 0, 1, planes);
   }
 }
 

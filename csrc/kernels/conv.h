@@ -45,6 +45,10 @@ struct ConvWeights {
   ConvWeights(const std::vector<BsrView>& matrices, const ConvWindow& kernel_window,
               std::vector<float> bias_or_none, bool relu_last, bool trainable);
 
+  /// The same kept blocks of other values, one array for each group. Throws std::logic_error unless `like` is
+  /// trainable.
+  ConvWeights(const ConvWeights& like, const std::vector<const float*>& values);
+
   std::int64_t group_count() const { return static_cast<std::int64_t>(groups.size()); }
 
   ConvWindow window;
@@ -84,6 +88,9 @@ class ConvPlan {
     return {batch, weights_->out_channels, out_size_[0], out_size_[1]};
   }
 
+  /// The same for other weights of the same structure.
+  ConvPlan(const ConvPlan& like, std::shared_ptr<const ConvWeights> weights);
+
   /// x (batch, channels, height, width); residual and y (batch, out channels, out height, out width); y apart
   /// from the others. The residual, whose data may be null, is added after the bias and before ReLU. The bits
   /// of the result depend neither on the number of threads nor on the orders.
@@ -92,11 +99,21 @@ class ConvPlan {
   /// Whether a call takes more than some microseconds.
   bool is_long(std::int64_t batch) const;
 
-  /// values[g][i] = sum over images and pixels of dy * x at the weight of group g that values[g][i] is, zero
-  /// where a ragged block leaves W; counts[g] of them. dy is NCHW. Throws std::logic_error unless the weights
-  /// are trainable. The bits of the result do not depend on the number of threads.
-  void weight_gradient(const Images& x, std::int64_t batch, const float* dy,
-                       const std::vector<float*>& values, const std::vector<std::int64_t>& counts) const;
+  // What the gradients take from it.
+
+  const std::shared_ptr<const ConvWeights>& weights() const { return weights_; }
+  const KernelTable& kernels() const { return kernels_; }
+  int threads() const { return threads_; }
+  /// Of the padded planes of one image.
+  std::int64_t plane_elements() const { return plane_elements_; }
+  /// Where in the planes each element of each slab of a group starts.
+  const std::vector<std::int32_t>& offsets(std::size_t group) const { return offsets_[group]; }
+  /// What decides where the zeros around the pixels are.
+  const std::vector<std::int64_t>& zeros() const { return zeros_; }
+  /// Writes those zeros.
+  void clear_planes(float* planes) const;
+  /// Writes the pixels of one image between them.
+  void pack_image(const Images& image, float* planes) const;
 
  private:
   struct Workspace;

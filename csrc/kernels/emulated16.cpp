@@ -52,6 +52,9 @@ inline Vec pieces(const float* x, const std::int32_t* offsets) {
 inline Vec keep_first(Vec v, int count) {
   return {keep8_first(v.low, low_count(count)), keep8_first(v.high, high_count(count))};
 }
+inline Vec keep_unless_negative_or_zero(Vec test, Vec v) {
+  return {keep8_unless_negative_or_zero(test.low, v.low), keep8_unless_negative_or_zero(test.high, v.high)};
+}
 template <int kRows>
 inline void fold(Vec v, float* sums) {
   fold8<kRows>(add8(v.low, v.high), sums);
@@ -73,8 +76,9 @@ inline void store_first(float* p, Vec a, int count) {
 #include "kernels/column_kernel-inl.h"
 #include "kernels/fma_loop-inl.h"
 #include "kernels/narrow_kernel-inl.h"
+#include "kernels/norm_kernel-inl.h"
 #include "kernels/slab_kernel-inl.h"
 
 extern const pysim::KernelTable pysim::kEmulated16Kernels = {
-    compute_slab, compute_narrow, compute_column,           compute_gradient, copy_rows,
-    run_fma,      kLanes,         kLanes * kTileVectors[4], kTileVectors,     2 * kFmaSums * kLanes};
+    compute_slab, compute_narrow,           compute_column, compute_gradient,      copy_rows,    run_fma,
+    kLanes,       kLanes * kTileVectors[4], kTileVectors,   2 * kFmaSums * kLanes, &kNormKernels};

@@ -89,7 +89,8 @@ extern const KernelTable kScalarKernels = {compute_slab,
                                            1,
                                            8,
                                            kTileVectors,
-                                           8};
+                                           8,
+                                           &kScalarNormKernels};
 
 const KernelTable& kernel_table(Isa isa) {
   switch (isa) {

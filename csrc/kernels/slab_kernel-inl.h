@@ -275,12 +275,9 @@ void accumulate_tile(const std::int32_t* offsets, const float* x, std::int64_t p
   for (int e = 0; e < kElements; ++e) {
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
-      float lanes[kLanes];
-      store(lanes, sum[r][e]);
-      for (int half = kLanes / 2; half >= 1; half /= 2) {
-        for (int lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
-      }
-      sums[e * kRows + r] += lanes[0];
+      float total = 0.0F;
+      fold<1>(sum[r][e], &total);
+      sums[e * kRows + r] += total;
     }
   }
 }

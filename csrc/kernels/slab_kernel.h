@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "base/isa.h"
+#include "kernels/norm_kernel.h"
 
 namespace pysim {
 
@@ -109,6 +110,7 @@ struct KernelTable {
   int tile_columns;         ///< Columns that a slab of kSlabRows rows computes at one time.
   const int* tile_vectors;  ///< By the rows of a slab: vectors of columns that it computes at one time.
   std::int64_t fma_flops;   ///< Of one round of fma_loop; a multiply-add is two.
+  const NormKernels* norm;
 };
 
 extern const KernelTable kScalarKernels;

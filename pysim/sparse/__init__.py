@@ -1,5 +1,6 @@
 """Block-sparse matrices, the measured CPU kernels, and layers that run on them."""
 
+from pysim.sparse.batch_norm import FusedBatchNorm2d
 from pysim.sparse.bsr import BsrMatrix, Int8BsrMatrix
 from pysim.sparse.compression import Compressed, LayerChoice, compress
 from pysim.sparse.conv2d import BsrConv2d
@@ -19,6 +20,7 @@ from pysim.sparse.linear import BsrLinear
 from pysim.sparse.network import CompiledNetwork, compile  # noqa: A004
 from pysim.sparse.plans import ConvPlan, SpmmPlan, spmm
 from pysim.sparse.quantization import Quantization, quantize_weights
+from pysim.sparse.training_form import training_form
 
 __all__ = [
     "BsrConv2d",
@@ -29,6 +31,7 @@ __all__ = [
     "ConvPlan",
     "CudaDevice",
     "CudaStatus",
+    "FusedBatchNorm2d",
     "Int8BsrMatrix",
     "Int8ConvPlan",
     "Int8SpmmPlan",
@@ -49,4 +52,5 @@ __all__ = [
     "spmm",
     "to_scipy_bsr",
     "to_torch_bsr",
+    "training_form",
 ]

@@ -134,7 +134,7 @@ def compress(
                 f"compress: expected masks of linear or convolution weights, got one of {weight}"
             )
     inputs = _record_inputs(new, layers, example)
-    shared = _shared_parameters(new)
+    shared = shared_parameters(new)
     threads = min(torch.get_num_threads(), _MOST_THREADS)
     tuning = load_tuning(threads) if use_tuning and only_if_faster else None
     replacements: dict[nn.Module, nn.Module] = {}
@@ -144,7 +144,7 @@ def compress(
             name,
             layer,
             inputs.get(name),
-            reason=_why_not(layer, shared, called=name in inputs),
+            reason=why_not(layer, shared, called=name in inputs),
             mask=None if masks is None else masks.get(f"{name}.weight"),
             blocks=() if masks is not None else ((block,) if block else tuple((b, b) for b in _BLOCKS)),
             only_if_faster=only_if_faster,
@@ -186,7 +186,7 @@ def _record_inputs(
     return inputs
 
 
-def _shared_parameters(model: nn.Module) -> set[int]:
+def shared_parameters(model: nn.Module) -> set[int]:
     """Identities of parameters that stand in more than one module."""
     seen = Counter(
         id(parameter) for module in model.modules() for parameter in module.parameters(recurse=False)
@@ -194,7 +194,7 @@ def _shared_parameters(model: nn.Module) -> set[int]:
     return {identity for identity, count in seen.items() if count > 1}
 
 
-def _why_not(layer: _Dense, shared: set[int], *, called: bool) -> str | None:
+def why_not(layer: _Dense, shared: set[int], *, called: bool) -> str | None:
     """Why a layer cannot be replaced whatever its weight; None if it can."""
     if type(layer) not in (nn.Linear, nn.Conv2d):
         return f"{type(layer).__name__} may do more than its base class"

@@ -174,6 +174,7 @@ class BsrConv2d(BsrModule):
                 trainable=trainable,
                 threads=threads,
             ),
+            ConvPlan.with_values if trainable else None,
         )
 
     def extra_repr(self) -> str:
@@ -199,12 +200,13 @@ class _ConvFunction(torch.autograd.Function):
         needs_x, needs_values, needs_bias, _ = ctx.needs_input_grad
         dy = dy.contiguous()
         plan = ctx.module._conv_plan(trainable=True)
-        return (
-            plan.input_gradient(dy, ctx.size) if needs_x else None,
-            torch.cat(plan.weight_gradient(dy, image)) if needs_values else None,
-            dy.sum((0, 2, 3)) if needs_bias else None,
-            None,
-        )
+        dx = dvalues = None
+        if needs_values:
+            dx, parts = plan.gradients(dy, image, inputs=needs_x)
+            dvalues = parts[0] if len(parts) == 1 else torch.cat(parts)
+        elif needs_x:
+            dx = plan.input_gradient(dy, ctx.size)
+        return dx, dvalues, dy.sum((0, 2, 3)) if needs_bias else None, None
 
 
 def _dense_image(x: Tensor) -> Tensor:

@@ -19,6 +19,8 @@ from pysim.sparse.bsr import BsrMatrix
 from pysim.workload import BlockGrid, BoolArray
 
 PlanT = TypeVar("PlanT")
+# What a plan was made of: number of threads and versions of all but the values, version of the values.
+_Key = tuple[tuple[object, ...], object]
 _MAX_THREADS = 256
 
 
@@ -49,7 +51,7 @@ class BsrModule(nn.Module):
                 f"block-sparse layer: expected a bias of shape ({features},), got {tuple(bias.shape)}"
             )
         self.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach().clone()))
-        self._plans: dict[str, tuple[object, object]] = {}
+        self._plans: dict[str, tuple[_Key | None, object]] = {}
 
     def matrices(self) -> list[BsrMatrix]:
         """The weight as it is now, one matrix per group, in float32; copies.
@@ -67,15 +69,23 @@ class BsrModule(nn.Module):
         """Kept blocks over all blocks, 0 to 1."""
         return len(self.col_idx) / (self.groups * self.grid.shape[0] * self.grid.shape[1])
 
-    def _plan(self, kind: str, make: Callable[[list[BsrMatrix], int], PlanT]) -> PlanT:
-        """The plan of this kind, made again if the weight or the number of threads has changed."""
+    def _plan(
+        self,
+        kind: str,
+        make: Callable[[list[BsrMatrix], int], PlanT],
+        renew: Callable[[PlanT, Tensor], PlanT] | None = None,
+    ) -> PlanT:
+        """The plan of this kind, made again if the weight or the number of threads has changed.
+
+        ``renew`` makes it from the last one where nothing but the values has changed.
+        """
         threads = min(torch.get_num_threads(), _MAX_THREADS)
-        state = (self.values, self.col_idx, self.row_ptr, *(() if self.bias is None else (self.bias,)))
+        frame = (self.col_idx, self.row_ptr, *(() if self.bias is None else (self.bias,)))
         # A tensor made in inference mode counts no versions: nothing says whether it changed.
         key = (
             None
-            if any(t.is_inference() for t in state)
-            else (threads, *((t.data_ptr(), t._version) for t in state))
+            if any(t.is_inference() for t in (self.values, *frame))
+            else ((threads, *map(_version, frame)), _version(self.values))
         )
         held = self._plans.get(kind)
         if held is not None and key is not None and held[0] == key:
@@ -86,7 +96,11 @@ class BsrModule(nn.Module):
                 f"block-sparse layer: expected float32 values on the CPU, "
                 f"got {values.dtype} on {values.device}"
             )
-        plan = make(self.matrices(), threads)
+        same_frame = held is not None and key is not None and held[0] is not None and held[0][0] == key[0]
+        if renew is not None and same_frame:
+            plan = renew(held[1], values.detach().contiguous())  # type: ignore[index, arg-type]
+        else:
+            plan = make(self.matrices(), threads)
         self._plans[kind] = (key, plan)
         return plan
 
@@ -138,6 +152,10 @@ class BsrModule(nn.Module):
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
+
+
+def _version(tensor: Tensor) -> tuple[int, int]:
+    return tensor.data_ptr(), tensor._version
 
 
 def split_matrices(

@@ -7,7 +7,7 @@ weights: changing them afterwards changes nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from copy import copy
 
 import numpy.typing as npt
 
@@ -25,11 +25,6 @@ from pysim.sparse.arrays import (
     pair,
 )
 from pysim.sparse.bsr import BsrMatrix
-
-PlanT = TypeVar("PlanT")
-
-# Image sizes whose offsets a convolution keeps; the oldest goes first.
-_MAX_IMAGE_SIZES = 16
 
 
 class SpmmPlan:
@@ -185,7 +180,6 @@ class ConvPlan:
             )
         self._values_shapes = [matrix.values.shape for matrix in matrices] if trainable else None
         self._run = self._weights.run
-        self._gradients: dict[tuple[int, int], _core.ConvInputGradient] = {}
 
     @property
     def isa(self) -> str:
@@ -227,14 +221,7 @@ class ConvPlan:
         """
         if self._values_shapes is None:
             raise ConfigError("convolution: expected a plan made with trainable=True")
-        values = [empty_like(x, shape) for shape in self._values_shapes]
-        targets = [as_numpy(part, "convolution weight gradient") for part in values]
-        try:
-            while not self._weights.weight_gradient(dy, x, targets):
-                self._prepare(x.shape)
-        except (ValueError, TypeError) as error:
-            raise ShapeError(str(error)) from error
-        return values
+        return self.gradients(dy, x, inputs=False)[1]
 
     def input_gradient(self, dy: ArrayT, size: tuple[int, int]) -> ArrayT:
         """The gradient of the input, for ``dy`` that of the output before ReLU.
@@ -250,34 +237,74 @@ class ConvPlan:
             ConfigError: The plan is not trainable, or the image is too small for the kernel.
             ShapeError: As in a call.
         """
-        if self._values_shapes is None:
-            raise ConfigError("convolution: expected a plan made with trainable=True")
         height, width = pair(size, "size")
-        gradient = self._gradients.get((height, width))
-        if gradient is None:
-            with as_config_error("convolution"):
-                gradient = self._weights.input_gradient(height, width)
-            _remember(self._gradients, (height, width), gradient)
-        source = as_numpy(dy, "convolution output gradient")
-        if source.ndim != 4:
-            raise ShapeError(f"convolution output gradient: expected 4 dimensions, got {source.ndim}")
-        dx = empty_like(dy, (source.shape[0], self._channels, height, width))
+        dx, _ = self._gradients(dy, None, (height, width), inputs=True)
+        assert dx is not None
+        return dx
+
+    def gradients(self, dy: ArrayT, x: ArrayT, *, inputs: bool = True) -> tuple[ArrayT | None, list[ArrayT]]:
+        """Both gradients in one call, which copies ``dy`` once.
+
+        Args:
+            dy: As in ``weight_gradient``.
+            x: As in ``weight_gradient``.
+            inputs: Whether that of the input is wanted.
+
+        Returns:
+            What ``input_gradient`` returns, or None, and what ``weight_gradient`` returns.
+
+        Raises:
+            ConfigError: As these.
+            ShapeError: As these.
+        """
+        if getattr(x, "ndim", 4) != 4:
+            raise ShapeError(f"convolution input: expected 4 dimensions, got {x.ndim}")
+        return self._gradients(dy, x, (x.shape[2], x.shape[3]), inputs=inputs)
+
+    def with_values(self, values: ArrayT) -> ConvPlan:
+        """A plan for other values of the same kept blocks, which is quicker to make than the first.
+
+        Args:
+            values: (nnz_blocks, bh, bw) float32, of all groups one after the other.
+
+        Raises:
+            ConfigError: The plan is not trainable.
+            ShapeError: The values have another shape or type.
+        """
+        self._check_trainable()
+        other = copy(self)
         try:
-            gradient.run(source, dx)
+            other._weights = self._weights.with_values(values)
         except (ValueError, TypeError) as error:
             raise ShapeError(str(error)) from error
-        return dx
+        other._run = other._weights.run
+        return other
+
+    def _check_trainable(self) -> None:
+        if self._values_shapes is None:
+            raise ConfigError("convolution: expected a plan made with trainable=True")
+
+    def _gradients(
+        self, dy: ArrayT, x: ArrayT | None, size: tuple[int, int], *, inputs: bool
+    ) -> tuple[ArrayT | None, list[ArrayT]]:
+        self._check_trainable()
+        assert self._values_shapes is not None
+        if dy.ndim != 4:
+            raise ShapeError(f"convolution output gradient: expected 4 dimensions, got {dy.ndim}")
+        dx = empty_like(dy, (dy.shape[0], self._channels, *size)) if inputs else None
+        values = [] if x is None else [empty_like(dy, shape) for shape in self._values_shapes]
+        targets = [as_numpy(part, "convolution weight gradient") for part in values]
+        try:
+            while not self._weights.gradients(dy, x, *size, dx, targets):
+                self._prepare((0, 0, *size))
+        except (ValueError, TypeError) as error:
+            raise ShapeError(str(error)) from error
+        return dx, values
 
     def _prepare(self, shape: Sequence[int]) -> None:
         """Makes the plan for images of a size that is not among the latest."""
         with as_config_error("convolution"):
             self._weights.prepare(shape[2], shape[3])
-
-
-def _remember(plans: dict[tuple[int, int], PlanT], size: tuple[int, int], plan: PlanT) -> None:
-    if len(plans) >= _MAX_IMAGE_SIZES:
-        plans.pop(next(iter(plans)), None)
-    plans[size] = plan
 
 
 def spmm(matrix: BsrMatrix, x: ArrayT, *, isa: str | None = None, threads: int = 1) -> ArrayT:

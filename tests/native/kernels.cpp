@@ -1,4 +1,5 @@
 // Products, convolutions, gradients and networks on every instruction set, several threads, several callers.
+#include <algorithm>
 #include <cmath>
 #include <memory>
 #include <string>
@@ -139,8 +140,11 @@ void check_network(Rng& rng, const KernelTable& kernels) {
   for (const std::vector<float>& result : results) expect(result == expected, "network");
 
   // The same first layer by itself, and its gradients.
-  const ConvPlan plan(first, side, side, kernels, 2);
-  const ConvPlan reference(first, side, side, kernel_table(Isa::scalar), 1);
+  const auto shared = std::make_shared<const ConvPlan>(first, side, side, kernels, 2);
+  const auto shared_reference =
+      std::make_shared<const ConvPlan>(first, side, side, kernel_table(Isa::scalar), 1);
+  const ConvPlan& plan = *shared;
+  const ConvPlan& reference = *shared_reference;
   std::vector<float> y(static_cast<std::size_t>(batch * width * size[0] * size[1])), y_scalar(y.size());
   plan.run({x.data()}, batch, {}, y.data(), first_order);
   reference.run({x.data()}, batch, {}, y_scalar.data(), first_order);
@@ -150,9 +154,16 @@ void check_network(Rng& rng, const KernelTable& kernels) {
   plan.run({x_last.data(), ImageOrder::channels_last}, batch, {}, y_last.data(), ImageOrder::channels_last);
   expect(y_last == channels_last(y, batch, width), "channels-last convolution");
   std::vector<float> dx(x.size()), dx_scalar(x.size());
-  ConvInputGradient(first, side, side, kernels, 2).run(y.data(), batch, dx.data());
-  ConvInputGradient(first, side, side, kernel_table(Isa::scalar), 1).run(y.data(), batch, dx_scalar.data());
+  const std::vector<float> dy = small_integers<float>(rng, static_cast<std::int64_t>(y.size()));
+  std::int64_t stored = 0;
+  for (const std::int64_t place : first->groups[0].places()) stored = std::max(stored, place + 1);
+  std::vector<float> dw(static_cast<std::size_t>(stored)), dw_scalar(dw.size());
+  const std::vector<std::int64_t> counts{static_cast<std::int64_t>(dw.size())};
+  ConvGradient(shared).run(dy.data(), {x.data()}, batch, dx.data(), {dw.data()}, counts);
+  ConvGradient(shared_reference)
+      .run(dy.data(), {x.data()}, batch, dx_scalar.data(), {dw_scalar.data()}, counts);
   expect(dx == dx_scalar, "convolution's input gradient");
+  expect(dw == dw_scalar, "convolution's weight gradient");
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -32,8 +33,9 @@ def test_there_and_back_without_training_changes_nothing(tiny, source, prune_all
     masks = prune_one_shot(model, replace(MASKS, prune_all=prune_all))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     twin, dense = sparse_twin(model, masks, source.first_image())
-    replaced = [m for m in twin.modules() if isinstance(m, BsrConv2d | BsrLinear)]
-    assert (len(replaced), dense) == (len(masks), {})
+    replaced = {f"{name}.weight" for name, m in twin.named_modules() if isinstance(m, BsrConv2d | BsrLinear)}
+    assert (set(masks) - replaced, dense) == (set(), {})
+    assert not any(type(m) is torch.nn.Conv2d for m in twin.modules())  # small ones run on the kernels too
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.fill_(9.0)
@@ -98,3 +100,29 @@ def test_what_it_cannot_do_is_refused(tiny, capsys):
         main(["prune", tiny, "--block", "2", "--method", "rigl", "--sparse-training", "--data", DATA])
     assert left.value.code == 2
     assert "sparse-training" in capsys.readouterr().err
+
+
+def test_gradients_and_statistics_of_a_step_are_those_of_masked_dense_training(tiny, source):
+    """Against float64: what differs is rounding, some thousand units of the largest gradient at most."""
+    model = fresh_model(tiny, source.dataset, 3)
+    masks = prune_one_shot(model, MASKS)
+    twin, _ = sparse_twin(model, masks, source.first_image())
+    images, labels = source.batches.train_head(8), torch.arange(8) % 4
+    wide = copy.deepcopy(model).double()
+    for network, inputs in ((wide, images.double()), (twin, images)):
+        network.train()
+        torch.nn.functional.cross_entropy(network(inputs), labels).backward()
+    elements = element_masks(wide, masks)
+    largest = max(float(p.grad.abs().max()) for p in wide.parameters())
+    for name, parameter in wide.named_parameters():
+        layer = twin.get_submodule(name.rpartition(".")[0])
+        if isinstance(layer, BsrConv2d | BsrLinear) and name.endswith("weight"):
+            with torch.no_grad():
+                layer.values.copy_(layer.values.grad)
+            found = layer.weight  # the gradient in the weight's shape
+        else:
+            found = twin.get_parameter(name).grad
+        expected = parameter.grad * elements[name] if name in elements else parameter.grad
+        assert (found.double() - expected).abs().max() <= 2**-12 * largest
+    for name, buffer in wide.named_buffers():
+        torch.testing.assert_close(twin.get_buffer(name).double(), buffer.double(), rtol=1e-5, atol=1e-6)
