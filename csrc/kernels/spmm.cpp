@@ -25,6 +25,8 @@ constexpr std::int64_t kPanelTiles = 2;
 constexpr std::int64_t kPanelBytes = 256 * 1024;
 // Beyond this a packed panel is no nearer than X itself.
 constexpr std::int64_t kMostPackedBytes = 1024 * 1024;
+// Rows this far apart share a sixteenth of the places of the first cache, so what is not packed stays narrow.
+constexpr std::int64_t kUnluckyPitch = 1024 / static_cast<std::int64_t>(sizeof(float));
 // How often slabs have to read a panel for packing it to pay.
 constexpr std::int64_t kPackingPays = 8;
 
@@ -94,14 +96,15 @@ void SpmmPlan::for_panels(const float* x, std::int64_t x_pitch, std::int64_t n, 
   const std::int64_t slabs = matrix_.slab_count();
   const std::int64_t tile = kernels_.tile_columns;
   const std::int64_t tiles = ceil_div(n, tile);
-  const std::int64_t together = k_ <= kPanelBytes / (kPanelTiles * tile * bytes) ? kPanelTiles : 1;
   const int threads = threads_for(n);
   const bool divides_columns = tiles >= 2 * threads;
   const std::int64_t parts = divides_columns ? 1 : threads;
   // Rows of X may lie so far apart, or so unluckily, that they compete for few places of the caches; a panel
   // whose rows follow each other never does.
-  const bool packs =
-      loads_ / parts >= kPackingPays * k_ && k_ <= kMostPackedBytes / (together * tile * bytes);
+  const bool fits = k_ <= kPanelBytes / (kPanelTiles * tile * bytes);
+  const bool packs = loads_ / parts >= kPackingPays * k_ &&
+                     k_ <= kMostPackedBytes / ((fits ? kPanelTiles : 1) * tile * bytes);
+  const std::int64_t together = fits && (packs || x_pitch % kUnluckyPitch != 0) ? kPanelTiles : 1;
   // One panel stays in cache while every slab of the range passes over it.
   const auto multiply = [&](std::int64_t slab_begin, std::int64_t slab_end, std::int64_t tile_begin,
                             std::int64_t tile_end) {
