@@ -21,6 +21,11 @@ template <int kCopies>
 inline Vec spread(const float* p) {
   return spread8<kCopies>(p);
 }
+template <int kCopies>
+inline void spread_two(const float* p, Vec* two) {
+  static_assert(kCopies == 4);
+  spread8_two(p, two);
+}
 template <int kGroup>
 inline Vec repeat(const float* p, int count) {
   return repeat8<kGroup>(p, count);

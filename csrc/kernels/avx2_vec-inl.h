@@ -21,13 +21,19 @@ inline Vec8 spread8(const float* p) {
   if constexpr (kCopies == 8) return broadcast8(p);
   if constexpr (kCopies == 4) {
     const __m256 pair = _mm256_castpd_ps(_mm256_broadcast_sd(reinterpret_cast<const double*>(p)));
-    return {_mm256_permutevar8x32_ps(pair, _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1))};
+    return {_mm256_permutevar_ps(pair, _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1))};
   }
   if constexpr (kCopies == 2) {
-    const __m256 four = _mm256_castps128_ps256(_mm_loadu_ps(p));
-    return {_mm256_permutevar8x32_ps(four, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3))};
+    const __m256 four = _mm256_broadcast_ps(reinterpret_cast<const __m128*>(p));
+    return {_mm256_permutevar_ps(four, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3))};
   }
   return load8(p);
+}
+// Lane i of both together is p[i / 4].
+inline void spread8_two(const float* p, Vec8* two) {
+  const __m256 four = _mm256_broadcast_ps(reinterpret_cast<const __m128*>(p));
+  two[0] = {_mm256_permutevar_ps(four, _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1))};
+  two[1] = {_mm256_permutevar_ps(four, _mm256_setr_epi32(2, 2, 2, 2, 3, 3, 3, 3))};
 }
 // Lane i is p[i % kGroup]; only `count` floats are read.
 template <int kGroup>
@@ -52,7 +58,11 @@ inline __m128 pieces4(const float* x, const std::int32_t* offsets) {
   if constexpr (kPiece == 2) {
     return _mm_castpd_ps(_mm_set_pd(two_floats(x + offsets[2]), two_floats(x + offsets[0])));
   }
-  return _mm_setr_ps(x[offsets[0]], x[offsets[1]], x[offsets[2]], x[offsets[3]]);
+  // Two offsets with each load: loads are what such a product waits for.
+  std::int64_t two[2];
+  __builtin_memcpy(two, offsets, sizeof(two));
+  return _mm_setr_ps(x[static_cast<std::int32_t>(two[0])], x[two[0] >> 32],
+                     x[static_cast<std::int32_t>(two[1])], x[two[1] >> 32]);
 }
 // See column_kernel-inl.h.
 template <int kCopies, int kPiece>
@@ -91,4 +101,19 @@ inline Vec8 add8(Vec8 a, Vec8 b) { return {_mm256_add_ps(a.v, b.v)}; }
 inline Vec8 relu8(Vec8 a) { return {_mm256_max_ps(_mm256_setzero_ps(), a.v)}; }
 inline Vec8 fma8(Vec8 a, Vec8 b, Vec8 c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
 inline void store8(float* p, Vec8 a) { _mm256_storeu_ps(p, a.v); }
-inline void store8_first(float* p, Vec8 a, int count) { _mm256_maskstore_ps(p, first_lanes(count), a.v); }
+// Not a masked store: AMD's CPUs take some fifteen cycles for one.
+inline void store8_first(float* p, Vec8 a, int count) {
+  if (count == 8) return store8(p, a);
+  __m128 part = _mm256_castps256_ps128(a.v);
+  if ((count & 4) != 0) {
+    _mm_storeu_ps(p, part);
+    part = _mm256_extractf128_ps(a.v, 1);
+    p += 4;
+  }
+  if ((count & 2) != 0) {
+    _mm_storel_pi(reinterpret_cast<__m64*>(p), part);
+    part = _mm_movehl_ps(part, part);
+    p += 2;
+  }
+  if ((count & 1) != 0) _mm_store_ss(p, part);
+}

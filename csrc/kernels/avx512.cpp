@@ -47,6 +47,14 @@ inline Vec spread(const float* p) {
   }
   return load(p);
 }
+template <int kCopies>
+inline void spread_two(const float* p, Vec* two) {
+  static_assert(kCopies == 4);
+  const __m256d eight = _mm256_castps_pd(_mm256_loadu_ps(p));
+  const __m512 both = _mm512_castpd_ps(_mm512_maskz_broadcast_f64x4(0xff, eight));
+  two[0] = {permute(_mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3), both)};
+  two[1] = {permute(_mm512_setr_epi32(4, 4, 4, 4, 5, 5, 5, 5, 6, 6, 6, 6, 7, 7, 7, 7), both)};
+}
 template <int kGroup>
 inline Vec repeat(const float* p, int count) {
   static_assert(kGroup == 4 || kGroup == 8 || kGroup == 16);

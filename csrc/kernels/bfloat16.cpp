@@ -52,54 +52,33 @@ Bfloat16Weights::Bfloat16Weights(PackedMatrix& matrix) {
 void SpmmPlan::run_bfloat16(const float* x, std::int64_t x_pitch, std::int64_t n, const float* residual,
                             std::int64_t residual_pitch, float* y, std::int64_t y_pitch) const {
   const Bfloat16Kernels& kernels = bfloat16_kernels(kernels_);
-  const std::int64_t slabs = matrix_.slab_count();
   const bool few = n <= kernels_.lanes;
-  const std::int64_t panel = few ? n : kernels_.tile_columns;
-  const std::int64_t panels = ceil_div(n, panel);
-  const int threads = is_long(n) ? threads_ : 1;
-
   const Epilogue whole{bias_.empty() ? nullptr : bias_.data(), residual, residual_pitch, relu_};
-  const auto multiply = [&](std::int64_t slab_begin, std::int64_t slab_end, std::int64_t panel_begin,
-                            std::int64_t panel_end) {
+  const auto multiply = [&](const Panel& panel, std::int64_t slab_begin, std::int64_t slab_end) {
     thread_local std::vector<float> widened;
-    for (std::int64_t p = panel_begin; p < panel_end; ++p) {
-      const std::int64_t begin = p * panel;
-      const std::int64_t end = std::min(n, begin + panel);
-      const ColumnRun run{begin, begin, end - begin};
-      for (std::int64_t s = slab_begin; s < slab_end; ++s) {
-        const std::int64_t row = matrix_.first_row(s);
-        const Epilogue epilogue = whole.from_row(row);
-        float* const to = y + row * y_pitch;
-        Slab slab = matrix_.slab(s);
-        const std::uint16_t* const weights = bfloat16_.from(matrix_.weights_before(s));
-        if (few && kernels.narrow(slab, weights, bfloat16_.side_by_side(s), x, x_pitch, static_cast<int>(n),
-                                  epilogue, to, y_pitch))
-          continue;
-        const std::int64_t count = slab.elements * slab.rows;
-        if (static_cast<std::int64_t>(widened.size()) < count)
-          widened.resize(static_cast<std::size_t>(count));
-        kernels.widen(weights, count, widened.data());
-        slab.weights = widened.data();
-        if (few) {
-          kernels_.narrow(slab, x, x_pitch, static_cast<int>(n), epilogue, to, y_pitch);
-        } else {
-          kernels_.slab(slab, x, x_pitch, &run, 1, n - end, epilogue, to, y_pitch);
-        }
+    for (std::int64_t s = slab_begin; s < slab_end; ++s) {
+      const std::int64_t row = matrix_.first_row(s);
+      const Epilogue epilogue = whole.from_row(row);
+      float* const to = y + row * y_pitch;
+      Slab slab = matrix_.slab(s);
+      const std::uint16_t* const weights = bfloat16_.from(matrix_.weights_before(s));
+      if (few && kernels.narrow(slab, weights, bfloat16_.side_by_side(s), x, x_pitch, static_cast<int>(n),
+                                epilogue, to, y_pitch))
+        continue;
+      const std::int64_t count = slab.elements * slab.rows;
+      if (static_cast<std::int64_t>(widened.size()) < count) widened.resize(static_cast<std::size_t>(count));
+      kernels.widen(weights, count, widened.data());
+      slab.weights = widened.data();
+      if (few) {
+        kernels_.narrow(slab, x, x_pitch, static_cast<int>(n), epilogue, to, y_pitch);
+      } else {
+        kernels_.slab(slab, panel.x, panel.pitch, &panel.run, 1, panel.readable, epilogue, to, y_pitch);
       }
     }
   };
-  if (panels >= 2 * threads) {
-    const std::int64_t tasks = std::min<std::int64_t>(panels, 4 * threads);
-    run_parallel(threads, tasks, [&](std::int64_t task) {
-      multiply(0, slabs, panels * task / tasks, panels * (task + 1) / tasks);
-    });
-  } else {
-    const std::vector<std::int64_t> edges = split_by_cost(matrix_, threads);
-    run_parallel(threads, threads, [&](std::int64_t task) {
-      const auto i = static_cast<std::size_t>(task);
-      multiply(edges[i], edges[i + 1], 0, panels);
-    });
-  }
+  if (!few) return for_panels(x, x_pitch, n, multiply);
+  for_parts(threads_for(n),
+            [&](std::int64_t slab_begin, std::int64_t slab_end) { multiply({}, slab_begin, slab_end); });
 }
 
 }  // namespace pysim

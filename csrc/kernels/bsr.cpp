@@ -73,6 +73,7 @@ void PackedMatrix::finish(const float* values, bool keep_places) {
   for (const std::int64_t place : places_) weights_.push_back(values[place]);
   for (SlabPlace& slab : slabs_)
     slab.side_by_side = pysim::side_by_side(indices_.data() + slab.element_begin, slab.elements);
+  if (!indices_.empty()) indices_.insert(indices_.end(), kIndexSlack, 0);
   if (!keep_places) places_ = {};
 }
 

@@ -51,7 +51,8 @@ class PackedMatrix {
   /// The same, and one more for each slab so that empty ones have a cost too.
   std::int64_t cost_before(std::int64_t slab) const { return weights_before(slab) + slab; }
 
-  /// The reduction index of every element, in order. Slabs of one block row have the same and share them.
+  /// The reduction index of every element, in order, then kIndexSlack times 0 if there are any. Slabs of one
+  /// block row have the same and share them.
   const std::vector<std::int32_t>& indices() const { return indices_; }
   /// Where every packed weight came from: its index in the view's values. Empty unless kept.
   const std::vector<std::int64_t>& places() const { return places_; }

@@ -6,33 +6,21 @@
 //   Vec pieces<kCopies, kPiece>(const float* x, const std::int32_t* offsets): lane i is the input of element
 //   e = i / kCopies; of the kLanes / kCopies elements, kPiece that follow each other lie side by side, the
 //   first of them at x[offsets[e]]
+//   void spread_two<kCopies>(const float* p, Vec* two): spread<kCopies> of p and of the floats behind those
+//   that it reads
 //   Vec keep_first(Vec, int count): the other lanes are zero, whatever was in them
 //   void fold<kRows>(Vec, float* sums): sums[r] is the sum of lanes r, r + kRows, r + 2 kRows, ...
 
 namespace {
 
-// Sums in flight for each slab; the next slab's are in flight with them.
-constexpr int kColumnSums = 4;
-constexpr int kAhead = 1024;
-
-// The products of fewer elements than a step takes. The inputs of the missing ones are zero, not those of
-// other elements, which may be infinite. Apart, to leave the loop its registers.
-template <int kRows, int kPiece>
-[[gnu::noinline]] Vec column_rest(const float* weights, const float* x, const std::int32_t* offsets,
-                                  int rest) {
-  constexpr int kStep = kLanes / kRows;
-  std::int32_t padded[kStep];
-  Vec in;
-  if (rest % kPiece == 0) {
-#pragma GCC unroll 16
-    for (int e = 0; e < kStep; e += kPiece) padded[e] = offsets[e < rest ? e : 0];
-    in = pieces<kRows, kPiece>(x, padded);
-  } else {
-#pragma GCC unroll 16
-    for (int e = 0; e < kStep; ++e) padded[e] = offsets[e < rest ? e : 0];
-    in = pieces<kRows, 1>(x, padded);
-  }
-  return fma(load_first(weights, rest * kRows), keep_first(in, rest * kRows), zero());
+// Adds the products of the first `count` elements, from none to a whole vector's. The inputs of the others
+// are zero, not what their offsets say, which may be infinite.
+template <int kRows>
+inline Vec add_some(const float* weights, const float* x, const std::int32_t* offsets, std::int64_t count,
+                    Vec sum) {
+  constexpr std::int64_t kStep = kLanes / kRows;
+  const int lanes = static_cast<int>(count <= 0 ? 0 : count < kStep ? count : kStep) * kRows;
+  return fma(load_first(weights, lanes), keep_first(pieces<kRows, 1>(x, offsets), lanes), sum);
 }
 
 template <int kRows>
@@ -55,29 +43,47 @@ void column_slabs(const pysim::SlabPlace* slabs, std::int64_t count, const float
                   const std::int32_t* offsets, const float* x, const pysim::Epilogue& epilogue, float* y,
                   std::int64_t y_pitch) {
   constexpr int kStep = kLanes / kRows;
+  constexpr int kWide = kPiece > kStep ? 2 : 1;  // Vectors that one offset stands for.
+  // Sums in flight for each slab; the next slab's are in flight with them. Two where putting a vector of
+  // inputs together takes longer than adding it.
+  constexpr int kSums = kRows == 1 && kPiece == 1 ? 2 : 4;
   const bool plain =
       epilogue.bias == nullptr && epilogue.residual == nullptr && !epilogue.relu && y_pitch == 1;
   for (const pysim::SlabPlace* const end = slabs + count; slabs != end; ++slabs) {
     const float* w = weights + slabs->weight_begin;
     const std::int32_t* o = offsets + slabs->element_begin;
     std::int64_t left = slabs->elements;
-    Vec sum[kColumnSums];
+    Vec sum[kSums];
 #pragma GCC unroll 16
-    for (int c = 0; c < kColumnSums; ++c) sum[c] = zero();
-    for (; left >= kColumnSums * kStep; left -= kColumnSums * kStep) {
-#pragma GCC unroll 16
-      for (int c = 0; c < kColumnSums; ++c)
+    for (int c = 0; c < kSums; ++c) sum[c] = zero();
+    const auto add_piece = [&](int c) {
+      if constexpr (kWide == 1) {
         sum[c] = fma(load(w + c * kLanes), pieces<kRows, kPiece>(x, o + c * kStep), sum[c]);
-      o += kColumnSums * kStep;
-      w += kColumnSums * kLanes;
+      } else {
+        Vec in[2];
+        spread_two<kRows>(x + o[c * kStep], in);
+        sum[c] = fma(load(w + c * kLanes), in[0], sum[c]);
+        sum[c + 1] = fma(load(w + (c + 1) * kLanes), in[1], sum[c + 1]);
+      }
+    };
+    for (; left >= kSums * kStep; left -= kSums * kStep) {
+#pragma GCC unroll 16
+      for (int c = 0; c < kSums; c += kWide) add_piece(c);
+      o += kSums * kStep;
+      w += kSums * kLanes;
     }
-    for (; left >= kStep; left -= kStep) {
-      sum[0] = fma(load(w), pieces<kRows, kPiece>(x, o), sum[0]);
-      o += kStep;
-      w += kLanes;
+    for (; left >= kWide * kStep; left -= kWide * kStep) {
+      add_piece(0);
+      o += kWide * kStep;
+      w += kWide * kLanes;
     }
-    if (left != 0) sum[1] = add(sum[1], column_rest<kRows, kPiece>(w, x, o, static_cast<int>(left)));
-    const Vec whole = add(add(sum[0], sum[1]), add(sum[2], sum[3]));
+    if (left != 0) {
+#pragma GCC unroll 16
+      for (int c = 0; c < kWide; ++c)
+        sum[c] = add_some<kRows>(w + c * kLanes, x, o + c * kStep, left - c * kStep, sum[c]);
+    }
+    Vec whole = add(sum[0], sum[1]);
+    if constexpr (kSums == 4) whole = add(whole, add(sum[2], sum[3]));
     if (plain) {
       fold<kRows>(whole, y + slabs->first_row);
     } else {
@@ -137,7 +143,7 @@ void compute_column(const pysim::SlabPlace* slabs, std::int64_t count, const flo
         choose_column<2, kLanes / 2>(piece, first, i - begin, weights, offsets, x, epilogue, y, y_pitch);
         break;
       default:
-        choose_column<4, kLanes / 4>(piece, first, i - begin, weights, offsets, x, epilogue, y, y_pitch);
+        choose_column<4, kLanes / 2>(piece, first, i - begin, weights, offsets, x, epilogue, y, y_pitch);
     }
   }
 }

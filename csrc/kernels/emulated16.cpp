@@ -32,6 +32,11 @@ inline Vec spread(const float* p) {
     return {spread8<kCopies>(p), spread8<kCopies>(p + 8 / kCopies)};
   }
 }
+template <int kCopies>
+inline void spread_two(const float* p, Vec* two) {
+  two[0] = spread<kCopies>(p);
+  two[1] = spread<kCopies>(p + kLanes / kCopies);
+}
 template <int kGroup>
 inline Vec repeat(const float* p, int count) {
   if constexpr (kGroup == 16) {

@@ -15,6 +15,9 @@ inline constexpr int kSlabRows = 4;
 /// See SlabPlace::side_by_side.
 inline constexpr int kMostSideBySide = 16;
 
+/// Offsets that a ColumnKernel may look at behind a slab's own. What they say is not used, but it is read.
+inline constexpr int kIndexSlack = 64;
+
 /// One slab of W: up to kSlabRows output rows and the reduction elements that any of them keeps.
 ///
 /// weights[e * rows + r] is the weight of row r for the slab's e-th element; offsets[e] says where that
@@ -75,9 +78,10 @@ struct SlabPlace {
 };
 
 /// y[(first_row + r) * y_pitch] = epilogue(sum over e of weight e of row r * x[offset e]), for each of
-/// `count` slabs: the product with one column whose elements lie at `offsets`. `most_side_by_side` bounds
-/// what the slabs say of it. In the epilogue, bias and residual are those of row 0; so is y. The order of a
-/// sum depends on its slab and `most_side_by_side` alone.
+/// `count` slabs: the product with one column whose elements lie at `offsets`, followed by kIndexSlack
+/// offsets at which x can be read too. `most_side_by_side` bounds what the slabs say of it. In the epilogue,
+/// bias and residual are those of row 0; so is y. The order of a sum depends on its slab and
+/// `most_side_by_side` alone.
 using ColumnKernel = void (*)(const SlabPlace* slabs, std::int64_t count, const float* weights,
                               const std::int32_t* offsets, int most_side_by_side, const float* x,
                               const Epilogue& epilogue, float* y, std::int64_t y_pitch);

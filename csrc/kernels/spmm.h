@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "kernels/bfloat16.h"
@@ -45,6 +46,22 @@ class SpmmPlan {
                        std::int64_t n, float* values, std::int64_t count) const;
 
  private:
+  /// Some columns of X, and where those of Y are; `readable` as in SlabKernel.
+  struct Panel {
+    const float* x;
+    std::int64_t pitch;
+    ColumnRun run;
+    std::int64_t readable;
+  };
+  using PanelWork = std::function<void(const Panel& panel, std::int64_t slab_begin, std::int64_t slab_end)>;
+  using SlabWork = std::function<void(std::int64_t slab_begin, std::int64_t slab_end)>;
+
+  /// Threads that a product with n columns is worth.
+  int threads_for(std::int64_t n) const { return is_long(n) ? threads_ : 1; }
+  /// Calls `work` for parts of the slabs that cost the same, on several threads.
+  void for_parts(int threads, const SlabWork& work) const;
+  /// Calls `work` for X cut into panels and, if there are few, for parts of the slabs, on several threads.
+  void for_panels(const float* x, std::int64_t x_pitch, std::int64_t n, const PanelWork& work) const;
   void run_bfloat16(const float* x, std::int64_t x_pitch, std::int64_t n, const float* residual,
                     std::int64_t residual_pitch, float* y, std::int64_t y_pitch) const;
 
@@ -56,6 +73,7 @@ class SpmmPlan {
   std::int64_t m_;
   std::int64_t k_;
   int threads_;
+  std::int64_t loads_ = 0;  ///< Rows of X that all slabs together read.
 };
 
 }  // namespace pysim

@@ -167,3 +167,32 @@ def test_not_a_number_stays_in_its_column_and_pruned_blocks_are_not_touched(isa)
     expected[:4] = 4
     expected[:4, 17] = np.nan
     np.testing.assert_array_equal(y, expected)
+
+
+@pytest.mark.parametrize("bh", [1, 2, 4])
+def test_one_column_reads_nothing_of_the_next_rows_inputs(isa, bh):
+    """Elements that do not fill a vector stand beside those of the block row behind, which must not count."""
+    for kept in range(1, 40):
+        grid = BlockGrid(m=2 * bh, k=80, bh=bh, bw=1)
+        keep = np.arange(80) < [[kept], [80]]
+        keep[1, :40] = False
+        x = np.ones((80, 1), np.float32)
+        x[40:] = np.inf
+        y = SpmmPlan(BsrMatrix.from_dense(np.ones((2 * bh, 80)), grid, keep), isa=isa)(x)
+        np.testing.assert_array_equal(y[:, 0], [kept] * bh + [np.inf] * bh)
+
+
+@pytest.mark.parametrize("n", [17, 24, 48, 49, 97, 200, 256])
+def test_rows_have_the_same_bits_in_a_tall_matrix(isa, n):
+    """A tall matrix packs its inputs first, a low one reads them where they lie."""
+    rng = np.random.default_rng(n)
+    w = rng.standard_normal((160, 70)).astype(np.float32)
+    _, x = spaced(70, n, 256 - n, 3, NAN)
+    x[:] = rng.standard_normal((70, n))
+    plans = {
+        m: SpmmPlan(BsrMatrix.from_dense(w[:m], BlockGrid(m=m, k=70, bh=4, bw=2)), isa=isa, threads=threads)
+        for m, threads in ((8, 1), (160, 2))
+    }
+    _, y = spaced(160, n, 5, 1, NAN)
+    plans[160](x, y)
+    assert y[:8].tobytes() == plans[8](x).tobytes()
