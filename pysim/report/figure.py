@@ -129,7 +129,7 @@ def _size_panel(axes: Axes, trade_off: TradeOff) -> None:
         _other_shapes(axes, [p for p in points if p.block not in square], color)
     _dense_line(axes, trade_off)
     sizes = [p.block[0] * p.block[1] for p in trade_off.points]
-    _plain_log2(axes, min(sizes), max(sizes))
+    _plain_log2(axes, min(sizes) / 2, max(sizes) * 2)  # with room, so that other shapes stay near their size
     axes.set_xlabel("weights in a block")
     axes.set_title("accuracy by block size", fontsize=9)
     axes.grid(alpha=0.3)

@@ -49,7 +49,7 @@ def test_layers_of_the_shipped_network_are_exact(isa, block):
         exact = conv2d(torch.from_numpy(image).double(), weight.double(), None, conv.stride, 1)
         np.testing.assert_array_equal(plan(image), exact.numpy())
     assert len(masks) == 18
-    assert uneven > 9 or block[0] >= 32  # where a layer is one or two block rows high there is little to differ
+    assert uneven > 9 or block[0] >= 32  # layers of one or two block rows have little to differ in
 
 
 @pytest.mark.parametrize("block", BLOCKS)
