@@ -58,10 +58,10 @@ format: $(VENV)/.installed-lint ## Rewrite the sources in house format
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CXX_SOURCES)
 
-wheel: $(VENV)/.installed-test ## Build dist/*.whl
+wheel: $(VENV)/.installed-test ## Build dist/*.whl, with what .venv has compiled
 	$(BIN)/python -m pip install --quiet -c constraints.txt build
 	rm -rf dist
-	$(BIN)/python -m build --wheel --outdir dist .
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
 
 clean: ## Remove what was built, keep .venv
 	rm -rf build dist
