@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-CXX_SOURCES = $(shell git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.cu' 'tests/rtl/*.cpp' 'tests/native/*.cpp' 'tests/native/*.h')
+CXX_SOURCES = $(shell git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.cu' 'tests/ptx/*.cpp' 'tests/ptx/*.h' 'tests/rtl/*.cpp' 'tests/native/*.cpp' 'tests/native/*.h')
 
 .PHONY: run test test-slow test-cuda bench-cuda lint format wheel bench rtl-area fuzz sanitize clean help
 

@@ -354,6 +354,19 @@ class GpuPlan:
         workspace: _Memory | None,
         relu: bool,
     ) -> str: ...
+    def launches(
+        self,
+        *,
+        image: _Memory,
+        weights: _Memory,
+        x: _Memory,
+        source: tuple[int, ...],
+        y: _Memory,
+        y_strides: tuple[int, int],
+        bias: _Memory | None,
+        workspace: _Memory | None,
+        relu: bool,
+    ) -> bytes: ...
     def workspace_bytes(self, n: int) -> int: ...
     @property
     def image(self) -> npt.NDArray[np.uint8]: ...

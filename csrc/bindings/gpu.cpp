@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <tuple>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -75,11 +76,11 @@ gpu::XSource source_of(const Source& source) {
           sizes[7], sizes[8],  sizes[9],  sizes[10], sizes[11]};
 }
 
-/// Says which kernel it ran; none for no columns.
-const char* run(const gpu::Plan& plan, int device, std::uintptr_t stream, const Address& image,
-                const Address& weights, const Address& x, const Source& source, const Address& y,
-                const std::pair<std::int64_t, std::int64_t>& y_strides, const std::optional<Address>& bias,
-                const std::optional<Address>& workspace, bool relu) {
+gpu::Launches launches_of(const gpu::Plan& plan, const Address& image, const Address& weights,
+                          const Address& x, const Source& source, const Address& y,
+                          const std::pair<std::int64_t, std::int64_t>& y_strides,
+                          const std::optional<Address>& bias, const std::optional<Address>& workspace,
+                          bool relu) {
   gpu::Operands operands;
   operands.image = memory(image);
   operands.weights = memory(weights);
@@ -94,7 +95,16 @@ const char* run(const gpu::Plan& plan, int device, std::uintptr_t stream, const 
   operands.y_m_stride = y_strides.first;
   operands.y_n_stride = y_strides.second;
   operands.relu = relu;
-  const gpu::Launches launches = gpu::plan_launches(plan, operands);
+  return gpu::plan_launches(plan, operands);
+}
+
+/// Says which kernel it ran; none for no columns.
+const char* run(const gpu::Plan& plan, int device, std::uintptr_t stream, const Address& image,
+                const Address& weights, const Address& x, const Source& source, const Address& y,
+                const std::pair<std::int64_t, std::int64_t>& y_strides, const std::optional<Address>& bias,
+                const std::optional<Address>& workspace, bool relu) {
+  const gpu::Launches launches =
+      launches_of(plan, image, weights, x, source, y, y_strides, bias, workspace, relu);
   const py::gil_scoped_release nogil;
   if (device == kEmulated) {
     gpu::emulate(launches);
@@ -121,6 +131,19 @@ void bind_gpu(py::module_& m) {
       .def("run", &run, py::kw_only(), py::arg("device"), py::arg("stream"), py::arg("image"),
            py::arg("weights"), py::arg("x"), py::arg("source"), py::arg("y"), py::arg("y_strides"),
            py::arg("bias"), py::arg("workspace"), py::arg("relu"))
+      .def(
+          "launches",  // what run would launch, as the bytes of gpu::Launches: for tests that run it
+                       // elsewhere
+          [](const gpu::Plan& plan, const Address& image, const Address& weights, const Address& x,
+             const Source& source, const Address& y, const std::pair<std::int64_t, std::int64_t>& y_strides,
+             const std::optional<Address>& bias, const std::optional<Address>& workspace, bool relu) {
+            const gpu::Launches launches =
+                launches_of(plan, image, weights, x, source, y, y_strides, bias, workspace, relu);
+            static_assert(std::is_trivially_copyable_v<gpu::Launches>);
+            return py::bytes(reinterpret_cast<const char*>(&launches), sizeof(launches));
+          },
+          py::kw_only(), py::arg("image"), py::arg("weights"), py::arg("x"), py::arg("source"), py::arg("y"),
+          py::arg("y_strides"), py::arg("bias"), py::arg("workspace"), py::arg("relu"))
       .def("workspace_bytes",
            [](const gpu::Plan& plan, std::int64_t n) { return gpu::workspace_bytes(plan, n); })
       .def_property_readonly("image",
