@@ -328,6 +328,11 @@ def resolve_int8_isa(requested: str, *, missing: list[str] = ...) -> str: ...
 
 _Memory: TypeAlias = tuple[int, int]
 
+class Int8Epilogue:
+    def __init__(self, groups: list[BsrParts[np.int8]], *, options: Int8Options) -> None: ...
+    @property
+    def table(self) -> npt.NDArray[np.int32]: ...
+
 class GpuPlan:
     def __init__(
         self,
@@ -353,6 +358,7 @@ class GpuPlan:
         bias: _Memory | None,
         workspace: _Memory | None,
         relu: bool,
+        epilogue: Int8Epilogue | None = None,
     ) -> str: ...
     def launches(
         self,
@@ -366,6 +372,7 @@ class GpuPlan:
         bias: _Memory | None,
         workspace: _Memory | None,
         relu: bool,
+        epilogue: Int8Epilogue | None = None,
     ) -> bytes: ...
     def workspace_bytes(self, n: int) -> int: ...
     @property

@@ -35,7 +35,8 @@ gpu::Math math_of(const std::string& name) {
   if (name == "f32") return gpu::Math::f32;
   if (name == "tf32") return gpu::Math::tf32;
   if (name == "f16") return gpu::Math::f16;
-  require(name == "bf16", "GPU plan", "f32, tf32, f16 or bf16", name);
+  if (name == "i8") return gpu::Math::i8;
+  require(name == "bf16", "GPU plan", "f32, tf32, f16, bf16 or i8", name);
   return gpu::Math::bf16;
 }
 
@@ -73,14 +74,14 @@ gpu::XSource source_of(const Source& source) {
   }
   return {nullptr,  source[0], source[1], source[2], source[3], source[4], source[5],
           sizes[0], sizes[1],  sizes[2],  sizes[3],  sizes[4],  sizes[5],  sizes[6],
-          sizes[7], sizes[8],  sizes[9],  sizes[10], sizes[11]};
+          sizes[7], sizes[8],  sizes[9],  sizes[10], sizes[11], 0,         0};
 }
 
 gpu::Launches launches_of(const gpu::Plan& plan, const Address& image, const Address& weights,
                           const Address& x, const Source& source, const Address& y,
                           const std::pair<std::int64_t, std::int64_t>& y_strides,
                           const std::optional<Address>& bias, const std::optional<Address>& workspace,
-                          bool relu) {
+                          bool relu, const Int8Epilogue* epilogue) {
   gpu::Operands operands;
   operands.image = memory(image);
   operands.weights = memory(weights);
@@ -95,6 +96,7 @@ gpu::Launches launches_of(const gpu::Plan& plan, const Address& image, const Add
   operands.y_m_stride = y_strides.first;
   operands.y_n_stride = y_strides.second;
   operands.relu = relu;
+  operands.epilogue = epilogue;
   return gpu::plan_launches(plan, operands);
 }
 
@@ -102,9 +104,9 @@ gpu::Launches launches_of(const gpu::Plan& plan, const Address& image, const Add
 const char* run(const gpu::Plan& plan, int device, std::uintptr_t stream, const Address& image,
                 const Address& weights, const Address& x, const Source& source, const Address& y,
                 const std::pair<std::int64_t, std::int64_t>& y_strides, const std::optional<Address>& bias,
-                const std::optional<Address>& workspace, bool relu) {
+                const std::optional<Address>& workspace, bool relu, const Int8Epilogue* epilogue) {
   const gpu::Launches launches =
-      launches_of(plan, image, weights, x, source, y, y_strides, bias, workspace, relu);
+      launches_of(plan, image, weights, x, source, y, y_strides, bias, workspace, relu, epilogue);
   const py::gil_scoped_release nogil;
   if (device == kEmulated) {
     gpu::emulate(launches);
@@ -130,20 +132,22 @@ void bind_gpu(py::module_& m) {
            py::arg("processors"), py::arg("columns"), py::arg("cluster"))
       .def("run", &run, py::kw_only(), py::arg("device"), py::arg("stream"), py::arg("image"),
            py::arg("weights"), py::arg("x"), py::arg("source"), py::arg("y"), py::arg("y_strides"),
-           py::arg("bias"), py::arg("workspace"), py::arg("relu"))
+           py::arg("bias"), py::arg("workspace"), py::arg("relu"), py::arg("epilogue") = nullptr)
       .def(
-          "launches",  // what run would launch, as the bytes of gpu::Launches: for tests that run it
-                       // elsewhere
+          // What run would launch, as the bytes of gpu::Launches: for tests that run it elsewhere.
+          "launches",
           [](const gpu::Plan& plan, const Address& image, const Address& weights, const Address& x,
              const Source& source, const Address& y, const std::pair<std::int64_t, std::int64_t>& y_strides,
-             const std::optional<Address>& bias, const std::optional<Address>& workspace, bool relu) {
+             const std::optional<Address>& bias, const std::optional<Address>& workspace, bool relu,
+             const Int8Epilogue* epilogue) {
             const gpu::Launches launches =
-                launches_of(plan, image, weights, x, source, y, y_strides, bias, workspace, relu);
+                launches_of(plan, image, weights, x, source, y, y_strides, bias, workspace, relu, epilogue);
             static_assert(std::is_trivially_copyable_v<gpu::Launches>);
             return py::bytes(reinterpret_cast<const char*>(&launches), sizeof(launches));
           },
           py::kw_only(), py::arg("image"), py::arg("weights"), py::arg("x"), py::arg("source"), py::arg("y"),
-          py::arg("y_strides"), py::arg("bias"), py::arg("workspace"), py::arg("relu"))
+          py::arg("y_strides"), py::arg("bias"), py::arg("workspace"), py::arg("relu"),
+          py::arg("epilogue") = nullptr)
       .def("workspace_bytes",
            [](const gpu::Plan& plan, std::int64_t n) { return gpu::workspace_bytes(plan, n); })
       .def_property_readonly("image",

@@ -12,6 +12,7 @@
 #include "base/check.h"
 #include "base/isa.h"
 #include "bindings/bindings.h"
+#include "kernels/gpu/launch.h"
 #include "kernels/int8_conv.h"
 #include "kernels/int8_spmm.h"
 
@@ -246,6 +247,21 @@ void bind_int8(py::module_& m) {
       .def("run", &BoundInt8Conv::run, py::arg("x"), py::arg("y"))
       .def("out_shape",
            [](const BoundInt8Conv& conv, std::int64_t batch) { return conv.plan.out_shape(batch); });
+
+  py::class_<Int8Epilogue>(m, "Int8Epilogue",
+                           "What a GPU does around the sums: see Int8Epilogue in the core.")
+      .def(py::init([](const std::vector<std::tuple<GridTuple, I64, I32, I8>>& groups,
+                       const OptionsTuple& options) {
+             std::vector<Int8View> views;
+             for (const auto& [grid, row_ptr, col_idx, values] : groups)
+               views.push_back(view_int8(grid, row_ptr, col_idx, values));
+             return Int8Epilogue(views, options_of(options));
+           }),
+           py::arg("groups"), py::kw_only(), py::arg("options"))
+      .def_property_readonly("table", [](const Int8Epilogue& epilogue) {
+        const std::vector<std::int32_t> table = gpu::epilogue_table(epilogue);
+        return I32(static_cast<py::ssize_t>(table.size()), table.data());
+      });
 
   m.def(
       "check_int8_bsr",

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "base/isa.h"
+#include "kernels/int8_finish.h"
 #include "kernels/slab_kernel.h"
 
 namespace pysim {
@@ -16,9 +17,6 @@ inline constexpr int kQuad = 4;
 inline constexpr int kPackColumns = 16;
 inline constexpr int kPackBytes = kPackColumns * kQuad;
 
-/// What results are written as.
-enum class Int8Output { int32, float32, uint8, int8 };
-
 /// One slab of W: up to kSlabRows output rows and the quads of reduction elements that any of them keeps.
 struct QuadSlab {
   const std::int8_t* weights;  ///< Of each quad in turn, in the order that the table's `widened` says.
@@ -26,19 +24,6 @@ struct QuadSlab {
   std::int64_t count;          ///< Of quads.
   int rows;                    ///< 1..kSlabRows.
   const std::int32_t* start;   ///< Where each row's sum starts.
-};
-
-/// What is done to a finished sum. For int32: ReLU. Else v = float(sum) * scale + bias, each step rounded to
-/// nearest even; float32 takes ReLU then; 8-bit results are round(min(max(v, low), high)) + zero_point, with
-/// the range of the type and ReLU in low and high.
-struct Int8Finish {
-  Int8Output output = Int8Output::int32;
-  const float* scale = nullptr;  ///< One for each row of the slab, as is bias.
-  const float* bias = nullptr;   ///< -0 where there is none: adding it changes nothing.
-  float low = 0.0F;
-  float high = 0.0F;
-  std::int32_t zero_point = 0;
-  bool relu = false;
 };
 
 /// out[q * quad_pitch + 4 j + i] = x[rows[4 q + i] * pitch + j] ^ flip, for every quad q and column j.

@@ -78,8 +78,6 @@ void QuadMatrix::add_slab(const Int8View& matrix, const std::vector<Element>& el
     const auto slot = static_cast<std::int64_t>(gathered_ ? e % kQuad : index(elements[e].k % kQuad));
     for (std::int64_t r = 0; r < rows; ++r) {
       const std::int8_t weight = matrix.values[elements[e].place + (down + r) * bw];
-      RowSums& sums = sums_[index(first_row + r)];
-      (weight > 0 ? sums.positive : sums.negative) += weight;
       if (quad_bytes_ == kQuad) {
         quad[r * kQuad + slot] = weight;
       } else {
@@ -95,7 +93,6 @@ QuadMatrix::QuadMatrix(const Int8View& matrix, bool widened) : quad_bytes_(widen
   blocks.check();
   const BlockGrid& grid = blocks.grid;
   // At once: a size that cannot be had fails here, not after filling the machine.
-  sums_.resize(index(grid.m));
   slabs_.reserve(
       index(grid.m / grid.bh * ceil_div(grid.bh, kSlabRows) + ceil_div(grid.m % grid.bh, kSlabRows)));
   gathered_ = gathering_pays(blocks);

@@ -5,16 +5,10 @@
 #include <functional>
 #include <vector>
 
-#include "kernels/bsr.h"
+#include "kernels/int8_epilogue.h"
 #include "kernels/int8_kernel.h"
 
 namespace pysim {
-
-/// A BSR matrix of 8-bit weights in somebody else's memory.
-struct Int8View {
-  BsrView blocks;             ///< All but the values, which are null.
-  const std::int8_t* values;  ///< (nnz_blocks, bh, bw), row-major.
-};
 
 /// Quads that are packed together, and the slabs that read them.
 struct QuadGroup {
@@ -33,12 +27,6 @@ struct QuadGroup {
 /// do not cover. Gathered: every block row packs the elements that it keeps, four by four, for itself.
 class QuadMatrix {
  public:
-  /// Sums of a row's positive and of its negative weights.
-  struct RowSums {
-    std::int64_t positive = 0;
-    std::int64_t negative = 0;
-  };
-
   /// Checks and packs W. Throws std::invalid_argument if the view is broken.
   QuadMatrix(const Int8View& matrix, bool widened);
 
@@ -49,7 +37,6 @@ class QuadMatrix {
   /// Rows of X, kQuad for each packed quad. Places that no weight covers repeat some row; their weights are
   /// zero.
   const std::int32_t* rows(const QuadGroup& group) const { return rows_.data() + kQuad * group.quad_begin; }
-  const std::vector<RowSums>& row_sums() const { return sums_; }
 
   std::int64_t slab_count() const { return static_cast<std::int64_t>(slabs_.size()); }
   std::int64_t first_row(std::int64_t slab) const { return slabs_[index(slab)].first_row; }
@@ -87,7 +74,6 @@ class QuadMatrix {
   std::vector<Place> slabs_;
   std::vector<std::int8_t> weights_;
   std::vector<std::int32_t> quads_;
-  std::vector<RowSums> sums_;
 };
 
 }  // namespace pysim

@@ -1,5 +1,4 @@
 // The reference of 8-bit products: plain loops. What the others are tested against.
-#include <cmath>
 #include <stdexcept>
 #include <string>
 
@@ -20,22 +19,6 @@ void pack(const std::uint8_t* x, std::int64_t pitch, const std::int32_t* rows, s
   }
 }
 
-void write(const Int8Finish& finish, int row, std::int32_t sum, void* y, std::int64_t at) {
-  if (finish.output == Int8Output::int32) {
-    static_cast<std::int32_t*>(y)[at] = finish.relu && sum < 0 ? 0 : sum;
-    return;
-  }
-  float v = static_cast<float>(sum) * finish.scale[row] + finish.bias[row];  // not fused: see CMakeLists.txt
-  if (v < finish.low) v = finish.low;
-  if (finish.output == Int8Output::float32) {
-    static_cast<float*>(y)[at] = v;
-    return;
-  }
-  if (v > finish.high) v = finish.high;
-  const auto rounded = static_cast<std::int32_t>(std::nearbyint(v)) + finish.zero_point;
-  static_cast<std::uint8_t*>(y)[at] = static_cast<std::uint8_t>(rounded);
-}
-
 void compute_slab(const QuadSlab& slab, const std::uint8_t* packed, std::int64_t quad_pitch,
                   std::int64_t columns, const Int8Finish& finish, void* y, std::int64_t y_pitch) {
   for (int r = 0; r < slab.rows; ++r) {
@@ -46,7 +29,7 @@ void compute_slab(const QuadSlab& slab, const std::uint8_t* packed, std::int64_t
         const std::uint8_t* const x = packed + slab.quads[q] * quad_pitch + j * kQuad;
         for (int i = 0; i < kQuad; ++i) sum += static_cast<std::uint32_t>(int{w[i]} * int{x[i]});
       }
-      write(finish, r, static_cast<std::int32_t>(sum), y, r * y_pitch + j);
+      store_int8(finish, r, static_cast<std::int32_t>(sum), y, r * y_pitch + j);
     }
   }
 }

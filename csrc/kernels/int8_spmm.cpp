@@ -1,12 +1,8 @@
 #include "kernels/int8_spmm.h"
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
-#include <string>
 #include <utility>
 
-#include "base/check.h"
 #include "kernels/thread_pool.h"
 
 namespace pysim {
@@ -24,78 +20,17 @@ std::uint8_t* workspace(std::int64_t bytes) {
   return memory.data() + (line - address % line) % line;
 }
 
-void check_range(std::int64_t value, bool is_signed, const char* where) {
-  const std::int64_t low = is_signed ? -128 : 0;
-  require(value >= low && value <= low + 255, where,
-          "from " + std::to_string(low) + " to " + std::to_string(low + 255), std::to_string(value));
-}
-
-void check_reals(const std::vector<float>& values, const char* where) {
-  for (const float value : values)
-    require(std::isfinite(value), where, "finite numbers", std::to_string(value));
-}
-
-void check_length(std::size_t length, std::int64_t m, const char* what) {
-  require(static_cast<std::int64_t>(length) == m, "int8 spmm", std::string(what) + " of " + std::to_string(m),
-          std::to_string(length));
-}
-
 }  // namespace
 
 Int8SpmmPlan::Int8SpmmPlan(const Int8View& matrix, Int8Options options, const Int8Kernels& kernels,
                            int threads)
     : matrix_(matrix, kernels.widened),
-      scale_(std::move(options.scale)),
-      bias_(std::move(options.bias)),
-      signed_input_(options.signed_input),
+      epilogue_({matrix}, std::move(options)),
       kernels_(kernels),
       m_(matrix.blocks.grid.m),
       k_(matrix.blocks.grid.k),
       threads_(threads) {
   check_threads(threads, "int8 spmm");
-  check_range(options.input_zero_point, signed_input_, "int8 spmm input zero point");
-  if (!options.sum_bias.empty()) check_length(options.sum_bias.size(), m_, "a bias");
-  const Int8Output output = options.output;
-  if (output == Int8Output::int32) {
-    require(scale_.empty() && bias_.empty(), "int8 spmm", "neither scale nor float bias for int32 output",
-            "one");
-  } else {
-    check_length(scale_.size(), m_, "a scale");
-    check_reals(scale_, "int8 spmm scale");
-    if (!bias_.empty()) check_length(bias_.size(), m_, "a bias");
-    check_reals(bias_, "int8 spmm bias");
-    if (bias_.empty()) bias_.assign(index(m_), -0.0F);
-  }
-  finish_.output = output;
-  finish_.relu = options.relu;
-  finish_.low = options.relu ? 0.0F : -std::numeric_limits<float>::infinity();
-  if (output == Int8Output::uint8 || output == Int8Output::int8) {
-    check_range(options.output_zero_point, output == Int8Output::int8, "int8 spmm output zero point");
-    const std::int32_t least = output == Int8Output::int8 ? -128 : 0;
-    finish_.zero_point = options.output_zero_point;
-    finish_.low = std::max(finish_.low, static_cast<float>(least - finish_.zero_point));
-    finish_.high = static_cast<float>(least + 255 - finish_.zero_point);
-  } else {
-    require(options.output_zero_point == 0, "int8 spmm", "an output zero point for 8-bit output only",
-            std::to_string(options.output_zero_point));
-  }
-  // Packed inputs are unsigned: 128 is added to signed ones and to their zero point, and taken off again
-  // here.
-  const std::int64_t zero = options.input_zero_point + (signed_input_ ? 128 : 0);
-  start_.resize(index(m_));
-  for (std::int64_t r = 0; r < m_; ++r) {
-    const QuadMatrix::RowSums& sums = matrix_.row_sums()[index(r)];
-    const std::int64_t bias = options.sum_bias.empty() ? 0 : options.sum_bias[index(r)];
-    const std::int64_t most = bias + sums.positive * (255 - zero) - sums.negative * zero;
-    const std::int64_t least = bias - sums.positive * zero + sums.negative * (255 - zero);
-    const std::int64_t worst = most > -least ? most : least;
-    require(
-        most <= std::numeric_limits<std::int32_t>::max() && least >= std::numeric_limits<std::int32_t>::min(),
-        "int8 spmm", "sums that fit in 32 bits",
-        "up to " + std::to_string(worst) + " in row " + std::to_string(r));
-    // May wrap: the sum wraps back.
-    start_[index(r)] = static_cast<std::int32_t>(bias - zero * (sums.positive + sums.negative));
-  }
 }
 
 Int8SpmmPlan::Panel Int8SpmmPlan::panel(std::int64_t n, std::int64_t panels, std::int64_t i) const {
@@ -110,7 +45,7 @@ Int8SpmmPlan::Panel Int8SpmmPlan::panel(std::int64_t n, std::int64_t panels, std
 void Int8SpmmPlan::pack(const QuadGroup& group, const std::uint8_t* x, std::int64_t x_pitch,
                         const Panel& panel, std::int64_t quad_begin, std::int64_t quad_end,
                         std::uint8_t* packed) const {
-  const std::uint8_t flip = signed_input_ ? 0x80 : 0;
+  const std::uint8_t flip = epilogue_.signed_input ? 0x80 : 0;
   const std::int32_t* const rows = matrix_.rows(group) + kQuad * quad_begin;
   packed += quad_begin * panel.quad_pitch;
   if (panel.quad_pitch != kQuad) {
@@ -130,16 +65,17 @@ void Int8SpmmPlan::pack(const QuadGroup& group, const std::uint8_t* x, std::int6
 void Int8SpmmPlan::multiply(std::int64_t slab_begin, std::int64_t slab_end, const std::uint8_t* packed,
                             const Panel& panel, void* y, std::int64_t y_pitch) const {
   const Int8SlabKernel kernel = panel.quad_pitch == kQuad ? kernels_.column : kernels_.slab;
-  const std::int64_t bytes = element_bytes(finish_.output);
-  Int8Finish finish = finish_;
+  const std::int64_t bytes = element_bytes(output());
+  Int8Finish finish = epilogue_.finish;
   for (std::int64_t s = slab_begin; s < slab_end; ++s) {
     const std::int64_t row = matrix_.first_row(s);
-    if (!scale_.empty()) {
-      finish.scale = scale_.data() + row;
-      finish.bias = bias_.data() + row;
+    if (!epilogue_.scale.empty()) {
+      finish.scale = epilogue_.scale.data() + row;
+      finish.bias = epilogue_.bias.data() + row;
     }
     char* const to = static_cast<char*>(y) + (row * y_pitch + panel.begin) * bytes;
-    kernel(matrix_.slab(s, start_.data()), packed, panel.quad_pitch, panel.count, finish, to, y_pitch);
+    kernel(matrix_.slab(s, epilogue_.start.data()), packed, panel.quad_pitch, panel.count, finish, to,
+           y_pitch);
   }
 }
 

@@ -9,23 +9,6 @@
 
 namespace pysim {
 
-/// What stands around the integer product.
-struct Int8Options {
-  bool signed_input = false;
-  std::int32_t input_zero_point = 0;   ///< In the range of the input's type.
-  std::vector<std::int32_t> sum_bias;  ///< (m) or empty; added to the sums.
-  std::vector<float> scale;            ///< (m), finite; empty for int32 output.
-  std::vector<float> bias;             ///< (m), finite, or empty; added after the scaling.
-  Int8Output output = Int8Output::int32;
-  std::int32_t output_zero_point = 0;  ///< In the range of the output's type, if that has 8 bits.
-  bool relu = false;
-};
-
-/// Bytes of one result.
-inline std::int64_t element_bytes(Int8Output output) {
-  return output == Int8Output::int32 || output == Int8Output::float32 ? 4 : 1;
-}
-
 /// Below this many multiply-adds a second thread costs more than it saves (some microseconds to wake it).
 inline constexpr std::int64_t kInt8WorthAThread = 1 << 19;
 
@@ -40,8 +23,8 @@ class Int8SpmmPlan {
   std::int64_t k() const { return k_; }
   /// Multiply-adds for one column, nearly.
   std::int64_t cost() const { return matrix_.cost_before(matrix_.slab_count()); }
-  bool signed_input() const { return signed_input_; }
-  Int8Output output() const { return finish_.output; }
+  bool signed_input() const { return epilogue_.signed_input; }
+  Int8Output output() const { return epilogue_.finish.output; }
 
   /// Y (m, n) = finish(W (X (k, n) - input zero point) + sum bias), see Int8Finish. Pitches in elements, at
   /// least n. X holds signed bytes if the plan says so. Y must not overlap X. Exact: no order of work changes
@@ -72,11 +55,7 @@ class Int8SpmmPlan {
   std::int64_t split(std::int64_t begin, std::int64_t end, std::int64_t part, std::int64_t parts) const;
 
   QuadMatrix matrix_;
-  std::vector<std::int32_t> start_;
-  std::vector<float> scale_;
-  std::vector<float> bias_;
-  Int8Finish finish_;
-  bool signed_input_;
+  Int8Epilogue epilogue_;
   const Int8Kernels& kernels_;
   std::int64_t m_;
   std::int64_t k_;

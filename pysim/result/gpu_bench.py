@@ -23,13 +23,14 @@ class GpuBenchRow:
     """One product of one type and block shape.
 
     Args:
-        math: ``f32``, ``tf32``, ``f16`` or ``bf16``, on both sides.
+        math: ``f32``, ``tf32``, ``f16``, ``bf16`` or, from bytes to int32, ``i8``; on both sides.
         block: Height and width.
         n: Columns of X.
         dense_us: Median time of the faster form of torch's dense product (cuBLAS), microseconds.
         sparse_us: The same of pysim's kernel.
         speedup_quartiles: First quartile, median and third of dense over sparse time, round by round.
-        max_error: Largest difference from the product in float64, as a share of what rounding allows.
+        max_error: Largest difference from the product in float64, as a share of what rounding allows; half a
+            unit in ``i8``, whose sums are exact.
         peers: Name to median time, microseconds; None where the peer refuses the block or is wrong.
         variants: Name of a kernel that only an option chooses to its time, or to why there is none.
     """

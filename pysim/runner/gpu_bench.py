@@ -17,6 +17,7 @@ from torch.nn.functional import linear
 from pysim.errors import ConfigError
 from pysim.result import GpuBench, GpuBenchRow, KernelVariant
 from pysim.runner.bench import KernelBenchConfig
+from pysim.runner.gpu_int8_bench import time_int8
 from pysim.runner.gpu_timing import interleave_on
 from pysim.runner.timing import PYSIM, fastest
 from pysim.sparse import BsrMatrix
@@ -26,7 +27,7 @@ from pysim.workload import BlockGrid
 
 # Sizes of clusters that are timed beside the default kernel where the GPU has clusters.
 CLUSTERS = (2, 4, 8)
-MATHS: tuple[Math, ...] = ("f32", "tf32", "f16", "bf16")
+MATHS: tuple[Math, ...] = ("f32", "tf32", "f16", "bf16", "i8")
 _DTYPES = {"f32": torch.float32, "tf32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 # Half a unit in the last place, relative: of a factor before it is multiplied, of a result as it is stored.
 _FACTOR = {"f32": 0.0, "tf32": 2.0**-11, "f16": 0.0, "bf16": 0.0}
@@ -93,6 +94,8 @@ def _row(
     keep = np.zeros(blocks, dtype=bool)
     keep[rng.permutation(blocks)[: round((1 - config.sparsity) * blocks)]] = True
     mask = keep.reshape(grid.shape)
+    if math == "i8":
+        return time_int8(config, device, block, n, mask)
     w = rng.standard_normal((config.m, config.k), dtype=np.float32) * grid.expand(mask)
     dtype = _DTYPES[math]
     dense = torch.from_numpy(w).to(device, dtype)

@@ -20,12 +20,13 @@ from pysim.sparse.arrays import as_config_error
 from pysim.sparse.isa import CudaDevice, CudaStatus, cuda_status
 from pysim.workload import BlockGrid, Int64Array
 
-Math = Literal["f32", "tf32", "f16", "bf16"]
+Math = Literal["f32", "tf32", "f16", "bf16", "i8"]
 _DTYPES: dict[Math, torch.dtype] = {
     "f32": torch.float32,
     "tf32": torch.float32,
     "f16": torch.float16,
     "bf16": torch.bfloat16,
+    "i8": torch.int32,  # an element is four bytes that follow each other along k
 }
 _OLDEST = (8, 0)
 _WITH_CLUSTERS = (9, 0)
@@ -73,7 +74,7 @@ def usable_device(device: torch.device, status: CudaStatus | None = None) -> Cud
 def math_for(dtype: torch.dtype, *, allow_tf32: bool) -> Math:
     """The arithmetic for a type. Raises ShapeError for types without a kernel."""
     for name, other in _DTYPES.items():
-        if dtype == other:
+        if dtype == other and name != "i8":
             return "tf32" if name == "f32" and allow_tf32 else name
     raise ShapeError(f"GPU product: expected float32, float16 or bfloat16, got {dtype}")
 
@@ -94,7 +95,7 @@ class GpuPlan:
         grid: How each group is cut.
         groups: row_ptr and col_idx of each; for a convolution one per group, side by side.
         math: ``f32`` multiplies exactly, ``tf32`` rounds float32 to 10 bits of fraction, ``f16`` and ``bf16``
-            are for tensors of these types. Sums are float32 in all.
+            are for tensors of these types. Sums are float32 in all. ``i8`` is what ``GpuInt8Plan`` stands on.
         device: Where tables go; ``cpu`` is the emulation.
         columns: The width that work is spread for; any other works too.
         cluster: CTAs that share what they fetch of X: 2, 4 or 8 in ``f16`` and ``bf16``, for X whose columns
@@ -195,8 +196,7 @@ class GpuPlan:
         if x.ndim != 2 or x.shape[1] != self.k:
             raise ShapeError(f"GPU product: expected shape (n, {self.k}), got {tuple(x.shape)}")
         y = torch.empty((x.shape[0], self.m), dtype=self.dtype, device=x.device)
-        source = (self.k, x.shape[0], x.stride(1), x.stride(0), *(0,) * 14)
-        self._run(packed, x, source, y, (1, self.m), relu=relu)
+        self.run(packed, x, matrix_source(x), y, relu=relu)
         return y
 
     def convolve(
@@ -226,34 +226,40 @@ class GpuPlan:
                 f"GPU convolution: expected (N, {self.k // self.grid.positions}, H, W) and "
                 f"{self.grid.positions} kernel positions, got {tuple(x.shape)} and {taps}"
             )
-        size = conv_size((x.shape[2], x.shape[3]), kernel_size, stride, padding, dilation)
+        source, size = conv_source(x, kernel_size, stride, padding, dilation)
         y = torch.empty(
             (x.shape[0], self.m, *size),
             dtype=self.dtype,
             device=x.device,
             memory_format=torch.channels_last,
         )
-        source = (
-            *(self.k, x.shape[0] * size[0] * size[1]),
-            *(x.stride(1), x.stride(3), x.stride(2), x.stride(0)),
-            *(x.shape[1], x.shape[2], x.shape[3]),
-            *size,
-            kernel_size[1],
-            *(*stride, *padding, *dilation),
-        )
-        self._run(packed, x, source, y, (1, self.m), relu=relu)
+        self.run(packed, x, source, y, relu=relu)
         return y
 
-    def _run(
+    def run(
         self,
         packed: Packed,
         x: Tensor,
         source: tuple[int, ...],
         y: Tensor,
-        y_strides: tuple[int, int],
         *,
-        relu: bool,
+        relu: bool = False,
+        epilogue: _core.Int8Epilogue | None = None,
     ) -> None:
+        """Launches; for what is built on this plan.
+
+        Args:
+            packed: Made by ``pack``; in ``i8`` with the epilogue's table in place of the bias.
+            x: The memory that ``source`` describes.
+            source: Of ``matrix_source`` or ``conv_source``; in ``i8`` k, channels and strides count quads.
+            y: (columns, m), contiguous in this order.
+            relu: For all but ``i8``.
+            epilogue: For ``i8`` alone.
+
+        Raises:
+            ShapeError: Memory, sizes or strides do not fit.
+            ConfigError: CUDA refuses.
+        """
         index, stream = _EMULATED_DEVICE, 0
         if self.device.type == "cuda":
             index = x.device.index
@@ -268,10 +274,11 @@ class GpuPlan:
                 x=_memory(x),
                 source=source,
                 y=_memory(y),
-                y_strides=y_strides,
+                y_strides=(1, self.m),
                 bias=None if packed.bias is None else _memory(packed.bias),
                 workspace=None if workspace is None else _memory(workspace),
                 relu=relu,
+                epilogue=epilogue,
             )
         except ValueError as error:
             raise ShapeError(str(error)) from error
@@ -290,6 +297,34 @@ class GpuPlan:
             held = torch.empty(needed, dtype=torch.uint8, device=self.device)
             self._workspaces[stream] = held
         return held
+
+
+def matrix_source(x: Tensor) -> tuple[int, ...]:
+    """X as the core takes it: x is (n, k) with any strides."""
+    return (x.shape[1], x.shape[0], x.stride(1), x.stride(0), *(0,) * 14)
+
+
+def conv_source(
+    x: Tensor,
+    kernel_size: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+) -> tuple[tuple[int, ...], tuple[int, int]]:
+    """The taps of a convolution of x (N, channels, H, W) with any strides; and the output's height and width.
+
+    Raises ConfigError if the image is too small.
+    """
+    size = conv_size((x.shape[2], x.shape[3]), kernel_size, stride, padding, dilation)
+    source = (
+        *(kernel_size[0] * kernel_size[1] * x.shape[1], x.shape[0] * size[0] * size[1]),
+        *(x.stride(1), x.stride(3), x.stride(2), x.stride(0)),
+        *(x.shape[1], x.shape[2], x.shape[3]),
+        *size,
+        kernel_size[1],
+        *(*stride, *padding, *dilation),
+    )
+    return source, size
 
 
 def conv_size(

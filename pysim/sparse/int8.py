@@ -77,9 +77,9 @@ class Int8SpmmPlan:
         isa: str | None = None,
         threads: int = 1,
     ) -> None:
-        _check_int8(matrix, "int8 spmm")
+        check_int8(matrix, "int8 spmm")
         m = matrix.grid.m
-        options = _options(m, input_dtype, input_zero_point, bias, scale, output, output_zero_point, relu)
+        options = int8_options(m, input_dtype, input_zero_point, bias, scale, output, output_zero_point, relu)
         self._m, self._input, self._output = m, element_type(input_dtype), element_type(output)
         with as_config_error("int8 spmm"):
             self._plan = _core.Int8SpmmPlan(
@@ -149,7 +149,7 @@ class Int8ConvPlan:
         if not matrices:
             raise ConfigError("int8 convolution: expected at least one group, got none")
         for matrix in matrices:
-            _check_int8(matrix, "int8 convolution")
+            check_int8(matrix, "int8 convolution")
         self._matrices = tuple(matrices)
         self._window = (
             pair(kernel_size, "kernel_size"),
@@ -158,7 +158,7 @@ class Int8ConvPlan:
             pair(dilation, "dilation"),
         )
         features = sum(matrix.grid.m for matrix in matrices)
-        self._options = _options(
+        self._options = int8_options(
             features, input_dtype, input_zero_point, bias, scale, output, output_zero_point, relu
         )
         self._channels = sum(matrix.grid.channels for matrix in matrices)
@@ -214,7 +214,8 @@ class Int8ConvPlan:
         return plan
 
 
-def _check_int8(matrix: Int8BsrMatrix, where: str) -> None:
+def check_int8(matrix: Int8BsrMatrix, where: str) -> None:
+    """Raises ConfigError for anything else, such as a matrix of floats."""
     if not isinstance(matrix, Int8BsrMatrix):
         raise ConfigError(
             f"{where}: expected Int8BsrMatrix, got {type(matrix).__name__}",
@@ -228,7 +229,7 @@ def _empty(like: AnyArrayT, shape: tuple[int, ...], kind: ElementType) -> AnyArr
     return np.empty(shape, dtype=kind.numpy)
 
 
-def _options(
+def int8_options(
     m: int,
     input_dtype: str,
     input_zero_point: int,
@@ -238,6 +239,7 @@ def _options(
     output_zero_point: int,
     relu: bool,
 ) -> _core.Int8Options:
+    """The arguments of ``Int8SpmmPlan`` as the core takes them. Raises ConfigError."""
     if input_dtype not in _INPUT_TYPES:
         raise ConfigError(f"input_dtype: expected one of {', '.join(_INPUT_TYPES)}, got {input_dtype!r}")
     if output not in _OUTPUT_TYPES:

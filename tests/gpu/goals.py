@@ -14,8 +14,9 @@ _MIDDLE = KernelBenchConfig(blocks=_SQUARES, m=768, k=768, columns=(64, 512), sp
 BENCHES: tuple[tuple[str, KernelBenchConfig, tuple[Math, ...]], ...] = (
     ("large, half precision", _BIG, ("f16", "bf16")),
     ("large, float32", _BIG, ("f32", "tf32")),
-    ("few columns", _DECODE, ("f16", "f32")),
-    ("middle", _MIDDLE, ("f16", "f32")),
+    ("large, 8 bits", _BIG, ("i8",)),
+    ("few columns", _DECODE, ("f16", "f32", "i8")),
+    ("middle", _MIDDLE, ("f16", "f32", "i8")),
 )
 
 # (type, block) -> ratio to cuBLAS; see docs/cuda.md for where they come from.
@@ -38,7 +39,8 @@ def judge(bench: GpuBench) -> list[str]:
     lines = []
     for row in bench.rows:
         b = row.block[0]
-        goal = GOALS.get((row.math, b)) if row.n == 4096 else DECODE_GOAL if row.n == 16 and b >= 16 else None
+        few = DECODE_GOAL if row.n == 16 and b >= 16 and row.math != "i8" else None
+        goal = GOALS.get((row.math, b)) if row.n == 4096 else few
         what = f"{row.math} {b}x{b}"
         if goal is not None:
             lines.append(_line(f"{what} n={row.n}", row.speedup_quartiles[1], goal))

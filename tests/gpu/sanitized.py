@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from pysim.sparse import BsrConv2d
+from pysim.sparse import BsrConv2d, Int8SpmmPlan
+from pysim.sparse.gpu_int8 import GpuInt8Plan
 from tests.gpu.test_on_gpu import (
     DTYPES,
     GPU,
@@ -15,6 +16,8 @@ from tests.gpu.test_on_gpu import (
     whole_numbers,
 )
 from tests.gpu.test_on_gpu_cluster import HAVE_CLUSTERS
+from tests.gpu.test_on_gpu_int8 import problem as int8_problem
+from tests.gpu.test_on_gpu_int8 import random_input
 
 
 def main() -> None:
@@ -34,6 +37,13 @@ def main() -> None:
             plan, packed = plan_of(matrix, "f16", cluster=cluster)
             y = plan.multiply(packed, columns)
             torch.testing.assert_close(y, expected_of(matrix, columns), rtol=0, atol=0)
+    for bh in (4, 16):
+        small = int8_problem(bh, 16, 150, 1, 336)
+        bytes_plan = GpuInt8Plan([small], device=GPU)
+        for n in (1, 16, 70):
+            tokens = random_input("uint8", n, 336)
+            result = bytes_plan.multiply(tokens.to(GPU)).cpu()
+            assert torch.equal(result, Int8SpmmPlan(small)(tokens.t().contiguous()).t())
     layer = BsrConv2d.from_dense(torch.nn.Conv2d(16, 32, 3, padding=1), (8, 8)).to(GPU)
     for layout in (torch.contiguous_format, torch.channels_last):
         layer(torch.randn(2, 16, 9, 9, device=GPU).contiguous(memory_format=layout))

@@ -17,7 +17,7 @@ SOURCES = sorted((ROOT / "kernels" / "cuda").glob("*.cu"))
 
 
 def test_there_are_cuda_sources():
-    kernels = [f"kernels_{math}.cu" for math in ("bf16", "f16", "f32", "tf32")]
+    kernels = [f"kernels_{math}.cu" for math in ("bf16", "f16", "f32", "i8", "tf32")]
     assert [path.name for path in SOURCES] == ["cluster.cu", "cuda_backend.cu", "kernels.cu", *kernels]
 
 

@@ -282,7 +282,7 @@ def test_what_does_not_fit_is_refused_before_a_kernel_runs():
         plan.pack(torch.zeros(2, 16, 16, dtype=torch.float16))
     with pytest.raises(ConfigError, match="bytes of shared memory"):
         plan_of([matrix], "f16", device(1))
-    with pytest.raises(ConfigError, match="f32, tf32, f16 or bf16"):
+    with pytest.raises(ConfigError, match="f32, tf32, f16, bf16 or i8, got f8"):
         plan_of([matrix], "f8", device(99))
 
 

@@ -8,6 +8,7 @@
 #include "checks.h"
 #include "kernels/gpu/launch.h"
 #include "kernels/gpu/numbers.h"
+#include "kernels/int8_spmm.h"
 
 namespace pysim_checks {
 namespace {
@@ -127,11 +128,94 @@ void check_product(Rng& rng) {
   }
 }
 
+/// Bytes to int32 sums, and to bytes. The matrix is in quads: elements of four bytes.
+void check_int8_product(Rng& rng) {
+  const std::int64_t heights[] = {1, 4, 8, 16, 40};
+  const BlockGrid quads{draw(rng, 1, 60), draw(rng, 1, 40), 1, heights[draw(rng, 0, 4)], draw(rng, 1, 5)};
+  BlockGrid grid = quads;
+  grid.k *= 4;
+  grid.bw *= 4;
+  std::vector<std::int64_t> row_ptr{0};
+  std::vector<std::int32_t> col_idx;
+  const std::int64_t rare = draw(rng, 0, 4);
+  for (std::int64_t i = 0; i < grid.block_rows(); ++i) {
+    for (std::int64_t j = 0; j < grid.block_cols(); ++j) {
+      if (i == 0 || draw(rng, 0, rare) == 0) col_idx.push_back(static_cast<std::int32_t>(j));
+    }
+    row_ptr.push_back(static_cast<std::int64_t>(col_idx.size()));
+  }
+  const auto blocks = static_cast<std::int64_t>(col_idx.size());
+  std::vector<std::int8_t> values(static_cast<std::size_t>(blocks * grid.bh * grid.bw));
+  for (std::int8_t& value : values) value = static_cast<std::int8_t>(draw(rng, -128, 127));
+  Int8Options options;
+  options.signed_input = draw(rng, 0, 1) != 0;
+  options.input_zero_point = static_cast<std::int32_t>(draw(rng, 0, 127));
+  if (draw(rng, 0, 1) != 0) {
+    options.output = Int8Output::int8;
+    options.scale.assign(static_cast<std::size_t>(grid.m), 0.001F);
+  }
+  const BsrView blocks_of_bytes{grid, row_ptr.data(), col_idx.data(), nullptr, blocks};
+  const Int8View view{blocks_of_bytes, values.data()};
+  const Int8Epilogue epilogue({view}, options);
+  const std::int64_t n = draw(rng, 0, 90);
+  const gpu::Plan plan({{quads, row_ptr.data(), col_idx.data(), nullptr, blocks}}, gpu::Math::i8,
+                       {draw(rng, 10, 100) * 1024, draw(rng, 1, 8)}, {n});
+
+  const Aligned image(static_cast<std::int64_t>(plan.image().size()));
+  std::copy(plan.image().begin(), plan.image().end(), reinterpret_cast<std::byte*>(image.memory));
+  const Aligned weights(size_of(plan.places().size(), 4));
+  for (std::size_t i = 0; i < plan.places().size(); ++i) {
+    for (std::size_t b = 0; b < 4; ++b) {
+      const std::int32_t place = plan.places()[i];
+      weights.memory[4 * i + b] =
+          static_cast<char>(place < 0 ? 0 : values[4 * static_cast<std::size_t>(place) + b]);
+    }
+  }
+  const std::vector<std::int32_t> table = gpu::epilogue_table(epilogue);
+  const Aligned rows(size_of(table.size(), 4));
+  std::copy(table.begin(), table.end(), reinterpret_cast<std::int32_t*>(rows.memory));
+  const std::int64_t result_bytes = element_bytes(options.output);
+  const Aligned x(grid.k * n);
+  const Aligned y(grid.m * n * result_bytes);
+  for (std::int64_t i = 0; i < grid.k * n; ++i) x.memory[i] = static_cast<char>(draw(rng, -128, 127));
+  const Aligned work(gpu::workspace_bytes(plan, n));
+  gpu::Operands operands;
+  operands.image = image.view();
+  operands.weights = weights.view();
+  operands.x = x.view();
+  operands.y = y.view();
+  operands.bias = rows.view();
+  operands.workspace = work.view();
+  operands.epilogue = &epilogue;
+  operands.source.k = quads.k;
+  operands.source.n = n;
+  operands.source.k_stride = 1;
+  operands.source.n_stride = quads.k;
+  operands.y_m_stride = 1;
+  operands.y_n_stride = grid.m;
+  gpu::emulate(gpu::plan_launches(plan, operands));
+
+  // The CPU's plan takes X (k, n).
+  std::vector<std::uint8_t> columns(static_cast<std::size_t>(grid.k * n));
+  for (std::int64_t i = 0; i < grid.k * n; ++i)
+    columns[static_cast<std::size_t>(i % grid.k * n + i / grid.k)] = static_cast<std::uint8_t>(x.memory[i]);
+  std::vector<char> expected(static_cast<std::size_t>(grid.m * n * result_bytes));
+  Int8SpmmPlan(view, options, int8_kernels(Int8Isa::scalar), 1).run(columns.data(), n, n, expected.data(), n);
+  for (std::int64_t i = 0; i < grid.m * n; ++i) {
+    const char* const want = expected.data() + i * result_bytes;
+    expect(std::equal(want, want + result_bytes, y.memory + (i % n * grid.m + i / n) * result_bytes),
+           "8-bit GPU product");
+  }
+}
+
 }  // namespace
 
 void check_gpu(int rounds) {
   Rng rng(20);
-  for (int round = 0; round < rounds; ++round) check_product(rng);
+  for (int round = 0; round < rounds; ++round) {
+    check_product(rng);
+    check_int8_product(rng);
+  }
 }
 
 }  // namespace pysim_checks

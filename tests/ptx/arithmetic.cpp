@@ -42,6 +42,8 @@ std::uint64_t convert(const Instruction& i, std::uint64_t source) {
     if (i.type.kind == Kind::bfloat) return rounded(value, 7, false) >> 16;
     if (i.type.kind == Kind::real && i.type.bits == 16)
       return std::bit_cast<std::uint16_t>(static_cast<_Float16>(value));
+    if (i.type.kind == Kind::real)  // to a whole number that stays a float
+      return bits_of(i.round == Round::even_integer ? std::nearbyint(value) : std::trunc(value));
     // To the nearest or the next integer towards zero, and into the type's range; a NaN becomes 0.
     if (std::isnan(value)) return 0;
     const double integer = i.round == Round::even_integer ? std::nearbyint(static_cast<double>(value))

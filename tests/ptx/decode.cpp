@@ -154,7 +154,8 @@ class Decoder {
     const std::vector<Type> types = types_in(parts);
     if (!types.empty()) i.type = i.from = types.back();
     i.saturate = has(parts, "sat");
-    if (has(parts, "ftz") || has(parts, "approx")) fail("exact arithmetic", name);
+    const bool clamped = i.saturate && root != "cvt";
+    if (has(parts, "ftz") || has(parts, "approx") || clamped) fail("exact arithmetic", name);
 
     static const std::map<std::string_view, std::pair<Op, std::size_t>> arithmetic = {
         {"add", {Op::add, 2}},     {"sub", {Op::sub, 2}},   {"div", {Op::div, 2}},
@@ -246,6 +247,7 @@ class Decoder {
         i.type.kind == Kind::real && i.type.bits == 32 && i.from.kind != Kind::real && i.round == Round::even;
     const bool to_whole = i.from.kind == Kind::real && i.from.bits == 32 &&
                           (i.round == Round::even_integer || i.round == Round::zero_integer);
+    if (i.saturate && !integers) fail("a conversion that this machine knows", name);
     if (!(integers || narrower || wider || to_real || to_whole || (tf32 && i.round == Round::away)))
       fail("a conversion that this machine knows", name);
     plain(arguments, 1, name);

@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pysim.sparse import BsrMatrix
+from pysim.sparse.gpu_int8 import GpuInt8Plan
 from pysim.workload import BlockGrid
 from tests.kernels.test_gpu_cluster import columns_of
 from tests.kernels.test_gpu_emulation import (
+    CPU,
     DTYPES,
     LAYOUTS,
     MATHS,
@@ -27,6 +29,9 @@ from tests.kernels.test_gpu_emulation import (
     problems,
     values_of,
 )
+from tests.kernels.test_gpu_int8 import INPUTS, MASKS, epilogues
+from tests.kernels.test_gpu_int8 import weights as int8_weights
+from tests.kernels.test_int8 import random_input
 from tests.ptx.simulated import PtxError, Simulated
 
 FEW = settings(max_examples=12, deadline=None)
@@ -35,11 +40,11 @@ seeds = st.integers(0, 2**32 - 1)
 
 def both_ways(plan, gpu, seed, product):
     """What a product gives in the emulation and in the machine, and the machine's kernels."""
-    expected, kernel = product(plan), plan.last_kernel
+    expected, kernel = product(), plan.last_kernel
     core = plan._plan
     plan._plan = Simulated(core, gpu, seed)
     try:
-        found = product(plan)
+        found = product()
         assert plan.last_kernel == kernel
         return expected, found, plan._plan.launched
     finally:
@@ -64,9 +69,7 @@ def test_products(simulated_gpu, math, problem, n, layout, bias, relu, shared, p
     b = torch.from_numpy(rng.standard_normal(matrix.grid.m)).float() if bias else None
     plan = plan_of([matrix], math, device(shared, processors))
     packed = plan.pack(values_of([matrix], DTYPES[math]), b)
-    expected, found, _ = both_ways(
-        plan, simulated_gpu, seed, lambda plan: plan.multiply(packed, x, relu=relu)
-    )
+    expected, found, _ = both_ways(plan, simulated_gpu, seed, lambda: plan.multiply(packed, x, relu=relu))
     assert torch.equal(found, expected)
 
 
@@ -85,7 +88,7 @@ def test_clusters(simulated_gpu, math, problem, n, cluster, shared, seed):
     plan = plan_of([matrix], math, device(shared), cluster=cluster)
     packed = plan.pack(values_of([matrix], DTYPES[math]))
     expected, found, launched = both_ways(
-        plan, simulated_gpu, seed, lambda plan: plan.multiply(packed, x, relu=True)
+        plan, simulated_gpu, seed, lambda: plan.multiply(packed, x, relu=True)
     )
     assert torch.equal(found, expected)
     assert "cluster_kernel" in launched[0]
@@ -126,9 +129,30 @@ def test_convolutions(simulated_gpu, math, groups, channels, out, window, images
         "padding": (padding, padding),
         "dilation": (dilation, dilation),
     }
-    expected, found, _ = both_ways(
-        plan, simulated_gpu, seed, lambda plan: plan.convolve(packed, x, **geometry)
+    expected, found, _ = both_ways(plan, simulated_gpu, seed, lambda: plan.convolve(packed, x, **geometry))
+    assert torch.equal(found, expected)
+
+
+@FEW
+@given(
+    data=st.data(),
+    n=st.sampled_from([1, 3, 16, 17, 65, 130]),
+    dtype=INPUTS,
+    shared=st.sampled_from([12, 227]),
+    processors=st.sampled_from([1, 132]),
+    seed=seeds,
+)
+def test_products_of_bytes(simulated_gpu, data, n, dtype, shared, processors, seed):
+    draw = data.draw
+    rng = np.random.default_rng(seed)
+    bh, bw = draw(st.sampled_from([1, 4, 8, 16, 32])), draw(st.sampled_from([1, 4, 16, 20]))
+    grid = BlockGrid(m=draw(st.integers(1, 150)), k=4 * draw(st.integers(1, 70)), bh=bh, bw=bw)
+    matrix = int8_weights(rng, grid, drawn_mask(rng, grid.shape, draw(MASKS)))
+    plan = GpuInt8Plan(
+        [matrix], device=CPU, limits=device(shared, processors), **draw(epilogues(dtype, grid.m))
     )
+    x = torch.from_numpy(random_input(rng, dtype, (n, grid.k)))
+    expected, found, _ = both_ways(plan._plan, simulated_gpu, seed, lambda: plan.multiply(x))
     assert torch.equal(found, expected)
 
 
@@ -147,10 +171,21 @@ def test_every_kernel_is_launched_by_its_name(simulated_gpu):
                 packed = plan.pack(values_of([matrix], DTYPES[math]))
                 x = columns_of(np.random.default_rng(n), n, matrix.grid.k, DTYPES[math])
                 expected, found, names = both_ways(
-                    plan, simulated_gpu, 0, lambda plan, packed=packed, x=x: plan.multiply(packed, x)
+                    plan, simulated_gpu, 0, lambda plan=plan, packed=packed, x=x: plan.multiply(packed, x)
                 )
                 assert torch.equal(found, expected)
                 launched |= set(names)
+    for bh in (8, 16):
+        grid = BlockGrid(m=64, k=64, bh=bh, bw=16)
+        matrix = int8_weights(np.random.default_rng(bh), grid, np.ones(grid.shape, bool))
+        plan = GpuInt8Plan([matrix], device=CPU, output="int32")
+        for n in (5, 70):
+            x = torch.ones((n, 64), dtype=torch.uint8)
+            expected, found, names = both_ways(
+                plan._plan, simulated_gpu, 0, lambda plan=plan, x=x: plan.multiply(x)
+            )
+            assert torch.equal(found, expected)
+            launched |= set(names)
     entries = {
         name for text in simulated_gpu.modules.values() for name in re.findall(r"\.entry (\w+)\(", text)
     }
@@ -235,7 +270,7 @@ def test_a_missing_synchronisation_is_a_fault(with_faults, name):
     n = 9 if "decode" in entry else 130
     x = columns_of(np.random.default_rng(1), n, matrix.grid.k, DTYPES[math])
 
-    def product(plan):
+    def product():
         return plan.multiply(packed, x)
 
     expected, found, launched = both_ways(plan, with_faults, 0, product)
@@ -263,5 +298,5 @@ def test_a_wrong_fragment_shows_in_the_result(with_faults, pattern, by):
     packed = plan.pack(values_of([matrix], torch.float16))
     x = columns_of(np.random.default_rng(1), 70, matrix.grid.k, torch.float16)
     with_faults.load(taken_out(with_faults.modules["kernels_f16"], entry, pattern, by=by))
-    expected, found, _ = both_ways(plan, with_faults, 0, lambda plan: plan.multiply(packed, x))
+    expected, found, _ = both_ways(plan, with_faults, 0, lambda: plan.multiply(packed, x))
     assert not torch.equal(found, expected)

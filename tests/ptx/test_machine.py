@@ -216,6 +216,9 @@ def test_conversions(simulated_gpu, a):
             0 if math.isnan(value) else max(-(2**31), min(2**31 - 1, round(max(-1e10, min(1e10, value)))))
         )
         assert signed(got, 32) == expected
+    found = on_lanes(simulated_gpu, "cvt.rni.f32.f32 %d, %a0", (a,), ["f32"], "f32")
+    same(found, x.round().numpy())
+    same(on_lanes(simulated_gpu, "cvt.rzi.f32.f32 %d, %a0", (a,), ["f32"], "f32"), x.trunc().numpy())
     back = on_lanes(simulated_gpu, "cvt.rn.f32.s32 %d, %a0", (a,), ["b32"], "f32")
     same(back, np.array(a, np.uint32).view(np.int32).astype(np.float32))
     clamped = on_lanes(simulated_gpu, "cvt.sat.s8.s32 %d, %a0", (a,), ["b32"], "b32")
@@ -441,6 +444,7 @@ def test_a_fault_is_found_in_every_order_and_its_cure_is_none(simulated_gpu, nam
         ("$a: bra.uni $a;", "does not end"),
         ("sqrt.rn.f32 %f1, %f2;", "instruction that this machine knows, got sqrt"),
         ("add.ftz.f32 %f1, %f2, %f3;", "exact arithmetic"),
+        ("add.sat.s32 %r1, %r2, %r3;", "exact arithmetic"),
         ("mov.u32 %r2, %r99;", "register or a number, got %r99"),
         ("bra.uni $nowhere;", r"label \$nowhere"),
     ],

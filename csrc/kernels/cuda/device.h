@@ -57,9 +57,10 @@ struct DeviceMachine {
                  : "memory");
   }
 
-  template <Math kMath, class Sums, class A, class B>
+  /// In i8 X is unsigned and W signed, whichever is on the left.
+  template <Math kMath, bool kXLeft, class Sums, class A, class B>
   __device__ __forceinline__ static void mma(Sums sums, A left, B right) {
-    float* const c = sums(0);
+    auto* const c = sums(0);
     const std::uint32_t* const a = left(0);
     const std::uint32_t* const b = right(0);
     if constexpr (kMath == Math::f16) {
@@ -71,6 +72,16 @@ struct DeviceMachine {
       asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
           "{%0, %1, %2, %3};"
           : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    } else if constexpr (kMath == Math::i8 && kXLeft) {
+      asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+          "{%0, %1, %2, %3};"
+          : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    } else if constexpr (kMath == Math::i8) {
+      asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.u8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+          "{%0, %1, %2, %3};"
+          : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
           : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
     } else {
       asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
@@ -119,13 +130,13 @@ struct DeviceCta {
                  : "memory");
   }
   template <int kBytes>
-  __device__ __forceinline__ void scatter16(char* to, int pitch, const char* from) {
+  __device__ __forceinline__ void scatter16(char* to, int pitch, const char* from, std::uint32_t flip) {
     const uint4 vector = __ldg(reinterpret_cast<const uint4*>(from));
     const unsigned words[4] = {vector.x, vector.y, vector.z, vector.w};
     PYSIM_UNROLL
     for (int j = 0; j < 16 / kBytes; ++j) {
       if constexpr (kBytes == 4) {
-        *reinterpret_cast<unsigned*>(to + j * pitch) = words[j];
+        *reinterpret_cast<unsigned*>(to + j * pitch) = words[j] ^ flip;
       } else {
         *reinterpret_cast<unsigned short*>(to + j * pitch) =
             static_cast<unsigned short>(words[j / 2] >> (16 * (j % 2)));
@@ -133,10 +144,11 @@ struct DeviceCta {
     }
   }
   template <int kBytes>
-  __device__ __forceinline__ void copy_element(char* to, const char* data, std::int64_t offset) {
+  __device__ __forceinline__ void copy_element(char* to, const char* data, std::int64_t offset,
+                                               std::uint32_t fill, std::uint32_t flip) {
     if constexpr (kBytes == 4) {
       *reinterpret_cast<unsigned*>(to) =
-          offset < 0 ? 0U : __ldg(reinterpret_cast<const unsigned*>(data) + offset);
+          offset < 0 ? fill : __ldg(reinterpret_cast<const unsigned*>(data) + offset) ^ flip;
     } else {
       *reinterpret_cast<unsigned short*>(to) =
           offset < 0 ? static_cast<unsigned short>(0)

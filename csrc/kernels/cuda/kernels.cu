@@ -25,6 +25,8 @@ const void* kernel_of(Launch::Kernel kernel, Math math, int height) {
       return kernel_f16(kernel, height);
     case Math::bf16:
       return kernel_bf16(kernel, height);
+    case Math::i8:
+      return kernel_i8(kernel, height);
   }
   return nullptr;
 }

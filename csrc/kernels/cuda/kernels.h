@@ -13,6 +13,7 @@ const void* kernel_f32(Launch::Kernel kernel, int height);
 const void* kernel_tf32(Launch::Kernel kernel, int height);
 const void* kernel_f16(Launch::Kernel kernel, int height);
 const void* kernel_bf16(Launch::Kernel kernel, int height);
+const void* kernel_i8(Launch::Kernel kernel, int height);
 /// The kernel for clusters; there is machine code of it for compute capability 9.0 alone.
 const void* cluster_kernel(Math math, int height);
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "kernels/gpu/tile.h"
+#include "kernels/int8_finish.h"
 
 namespace pysim::gpu {
 
@@ -59,7 +60,7 @@ enum class Loading : std::int32_t {
 /// X (k, n): a strided matrix, or the taps of a convolution over images.
 ///
 /// For a convolution reduction element k is (tap, channel), channels fastest, and column n is (image, output
-/// row, output column). Strides count elements.
+/// row, output column). Strides count elements, in i8 quads: so do k and channels.
 struct XSource {
   const void* data;
   std::int64_t k;
@@ -75,7 +76,19 @@ struct XSource {
   std::int32_t stride_y, stride_x;
   std::int32_t pad_y, pad_x;
   std::int32_t dilation_y, dilation_x;
+  // Of i8 alone.
+  std::uint32_t fill;  ///< Stands outside an image: four times the zero point.
+  std::uint32_t flip;  ///< The bits that make signed bytes unsigned ones, 128 more.
 };
+
+template <Math kMath>
+PYSIM_HD std::uint32_t fill_of(const XSource& x) {
+  return kMath == Math::i8 ? x.fill : 0;
+}
+template <Math kMath>
+PYSIM_HD std::uint32_t flip_of(const XSource& x) {
+  return kMath == Math::i8 ? x.flip : 0;
+}
 
 /// Y (m, n), strides in elements.
 struct Output {
@@ -96,9 +109,11 @@ struct Arguments {
   const std::int32_t* reduction;  ///< The same as a row of X; -1 is none.
   const UnitEntry* units;
   const SplitEntry* splits;
-  const void* weights;  ///< Step after step, as weight_position says.
-  const float* bias;    ///< (m) or null.
-  float* partials;      ///< (partials, height, n).
+  const void* weights;        ///< Step after step, as weight_position says.
+  const float* bias;          ///< (m) or null; null in i8.
+  const std::int32_t* start;  ///< (m), in i8: added to every sum.
+  Int8Finish int8;            ///< Of i8 alone.
+  void* partials;             ///< (partials, height, n), float or, in i8, std::int32_t.
   XSource x;
   Output y;
   std::int64_t x_bytes;   ///< From x.data on, what may be read of X; the emulation holds the kernels to it.

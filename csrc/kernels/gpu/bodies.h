@@ -10,6 +10,11 @@
 
 namespace pysim::gpu {
 
+/// Integer bias and zero point, scale, bias, rounding and ReLU, then Y.
+PYSIM_DEVICE void finish(const Arguments& a, std::int64_t row, std::int64_t column, std::int32_t sum) {
+  store_int8(a.int8, row, added(sum, a.start[row]), a.y.data, row * a.y.m_stride + column * a.y.n_stride);
+}
+
 /// Bias and ReLU, then Y.
 PYSIM_DEVICE void finish(const Arguments& a, std::int64_t row, std::int64_t column, float sum) {
   float value = sum;
@@ -19,13 +24,14 @@ PYSIM_DEVICE void finish(const Arguments& a, std::int64_t row, std::int64_t colu
 }
 
 /// To Y if the sum is whole, else to the workspace.
-template <class Entry>
-PYSIM_DEVICE void write_sum(const Arguments& a, const Entry& entry, int row, std::int64_t column, float sum) {
+template <class Entry, class Sum>
+PYSIM_DEVICE void write_sum(const Arguments& a, const Entry& entry, int row, std::int64_t column, Sum sum) {
   if (row >= entry.rows || column >= a.x.n) return;
   if (entry.partial < 0) {
     finish(a, entry.first_row + row, column, sum);
   } else {
-    a.partials[(static_cast<std::int64_t>(entry.partial) * a.height + row) * a.x.n + column] = sum;
+    static_cast<Sum*>(
+        a.partials)[(static_cast<std::int64_t>(entry.partial) * a.height + row) * a.x.n + column] = sum;
   }
 }
 
@@ -106,7 +112,7 @@ PYSIM_DEVICE void panel_body(Cta& cta, const Arguments& a, std::int64_t index, c
         const std::int32_t slot = first_slot + s * warps + warp;
         if (slot < group.slots) {
           const SlotEntry entry = slots[slot];
-          Warp::visit_panel(held[warp].slot[s], first_column, [&](int row, std::int64_t column, float sum) {
+          Warp::visit_panel(held[warp].slot[s], first_column, [&](int row, std::int64_t column, auto sum) {
             write_sum(a, entry, row, column, sum);
           });
         }
@@ -124,21 +130,30 @@ PYSIM_DEVICE void decode_body(Cta& cta, const Arguments& a, std::int64_t index) 
     if (unit >= a.unit_count) return;
     const UnitEntry entry = a.units[unit];
     Warp::decode(a, entry,
-                 [&](int row, std::int64_t column, float sum) { write_sum(a, entry, row, column, sum); });
+                 [&](int row, std::int64_t column, auto sum) { write_sum(a, entry, row, column, sum); });
   });
 }
 
 /// Element `element` of the second pass: one row and column of one divided slab.
-PYSIM_DEVICE void add_partials(const Arguments& a, std::int64_t element) {
+template <class Sum>
+PYSIM_DEVICE void add_partials_of(const Arguments& a, std::int64_t element) {
   const std::int64_t column = element % a.x.n;
   const std::int64_t line = element / a.x.n;
   const std::int64_t row = line % a.height;
   const SplitEntry split = a.splits[line / a.height];
   if (row >= split.rows) return;
-  float sum = 0;
+  const Sum* const partials = static_cast<const Sum*>(a.partials);
+  Sum sum = 0;
   for (std::int64_t p = split.partial_begin; p < split.partial_end; ++p)
-    sum += a.partials[(p * a.height + row) * a.x.n + column];
+    sum = added(sum, partials[(p * a.height + row) * a.x.n + column]);
   finish(a, split.first_row + row, column, sum);
+}
+PYSIM_DEVICE void add_partials(const Arguments& a, std::int64_t element) {
+  if (a.math == Math::i8) {
+    add_partials_of<std::int32_t>(a, element);
+  } else {
+    add_partials_of<float>(a, element);
+  }
 }
 
 }  // namespace pysim::gpu

@@ -127,7 +127,7 @@ PYSIM_DEVICE void cluster_body(Cta& cta, const Arguments& a, std::int64_t index,
       const std::int32_t slot = s * warps + warp;
       if (slot < group.slots) {
         const SlotEntry entry = slots[slot];
-        Warp::visit_panel(held[warp].slot[s], first_column, [&](int row, std::int64_t column, float sum) {
+        Warp::visit_panel(held[warp].slot[s], first_column, [&](int row, std::int64_t column, auto sum) {
           write_sum(a, entry, row, column, sum);
         });
       }

@@ -65,8 +65,48 @@ struct HostMachine {
     }
   }
 
-  template <Math kMath, class Sums, class A, class B>
+  template <Math kMath, bool kXLeft, class Sums, class A, class B>
   static void mma(Sums sums, A a, B b) {
+    if constexpr (kMath == Math::i8) {
+      mma_bytes<kXLeft>(sums, a, b);
+    } else {
+      mma_reals<kMath>(sums, a, b);
+    }
+  }
+
+  /// mma.m16n8k32 of bytes, X unsigned and W signed; sums wrap. Byte i of a register is element i of four.
+  template <bool kXLeft, class Sums, class A, class B>
+  static void mma_bytes(Sums sums, A a, B b) {
+    std::array<std::array<std::uint32_t, 32>, 16> left{};
+    std::array<std::array<std::uint32_t, 8>, 32> right{};
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const auto group = static_cast<std::size_t>(lane / 4);
+      const auto thread = static_cast<std::size_t>(lane % 4);
+      for (std::size_t i = 0; i < 16; ++i) {
+        // a_i: row g if 0 <= i < 4 or 8 <= i < 12, else g + 8; column 4 t + i % 4, and 16 more if i >= 8.
+        const bool upper = i < 4 || (i >= 8 && i < 12);
+        left[upper ? group : group + 8][4 * thread + (i & 3) + (i < 8 ? 0 : 16)] =
+            byte<kXLeft>(a(lane)[i / 4], i % 4);
+      }
+      for (std::size_t i = 0; i < 8; ++i) {
+        // b_i: row 4 t + i % 4, and 16 more if i >= 4; column g.
+        right[4 * thread + (i & 3) + (i < 4 ? 0 : 16)][group] = byte<!kXLeft>(b(lane)[i / 4], i % 4);
+      }
+    }
+    for (int lane = 0; lane < kLanes; ++lane) {
+      for (int i = 0; i < 4; ++i) {
+        // c0 c1 (g, 2t ..), c2 c3 (g + 8, 2t ..).
+        const auto row = static_cast<std::size_t>(lane / 4 + (i < 2 ? 0 : 8));
+        const auto column = static_cast<std::size_t>(2 * (lane % 4) + (i & 1));
+        auto sum = static_cast<std::uint32_t>(sums(lane)[i]);
+        for (std::size_t k = 0; k < 32; ++k) sum += left[row][k] * right[k][column];
+        sums(lane)[i] = static_cast<std::int32_t>(sum);
+      }
+    }
+  }
+
+  template <Math kMath, class Sums, class A, class B>
+  static void mma_reals(Sums sums, A a, B b) {
     constexpr int depth = step_depth(kMath);
     std::array<std::array<float, depth>, 16> left{};
     std::array<std::array<float, 8>, depth> right{};
@@ -114,6 +154,12 @@ struct HostMachine {
   }
 
  private:
+  /// Widened to 32 bits.
+  template <bool kUnsigned>
+  static std::uint32_t byte(std::uint32_t word, std::size_t which) {
+    const auto bits = static_cast<std::uint8_t>(word >> (8 * which));
+    return kUnsigned ? bits : static_cast<std::uint32_t>(std::int32_t{static_cast<std::int8_t>(bits)});
+  }
   static float tf32(std::uint32_t bits) { return same_bits<float>(bits & 0xffffe000U); }
   template <Math kMath>
   static float value(std::uint32_t word, std::size_t half) {
@@ -170,23 +216,25 @@ class HostCta {
     pending_.push_back({to, from, readable, committed_});
   }
   template <int kBytes>
-  void scatter16(char* to, int pitch, const char* from) {
+  void scatter16(char* to, int pitch, const char* from, std::uint32_t flip) {
     if (reinterpret_cast<std::uintptr_t>(from) % 16 != 0)
       throw std::logic_error("GPU emulation: expected an aligned vector, got another");
     check_x(from, 16);
     for (int j = 0; j < 16 / kBytes; ++j) {
       check(to + j * pitch, kBytes);
       std::memcpy(to + j * pitch, from + j * kBytes, kBytes);
+      flip_bits(to + j * pitch, kBytes, flip);
     }
   }
   template <int kBytes>
-  void copy_element(char* to, const char* data, std::int64_t offset) {
+  void copy_element(char* to, const char* data, std::int64_t offset, std::uint32_t fill, std::uint32_t flip) {
     check(to, kBytes);
     if (offset < 0) {
-      std::memset(to, 0, kBytes);
+      std::memcpy(to, &fill, kBytes);
     } else {
       check_x(data + offset * kBytes, kBytes);
       std::memcpy(to, data + offset * kBytes, kBytes);
+      flip_bits(to, kBytes, flip);
     }
   }
   void clear4(char* to) {
@@ -207,6 +255,13 @@ class HostCta {
   }
 
  private:
+  static void flip_bits(char* at, int bytes, std::uint32_t flip) {
+    std::uint32_t word = 0;
+    std::memcpy(&word, at, static_cast<std::size_t>(bytes));
+    word ^= flip;
+    std::memcpy(at, &word, static_cast<std::size_t>(bytes));
+  }
+
   struct Line {
     unsigned long long word[2];
   };

@@ -32,6 +32,8 @@ bool with_kind(Math math, int height, F f) {
       return tensor(std::integral_constant<Math, Math::f16>{});
     case Math::bf16:
       return tensor(std::integral_constant<Math, Math::bf16>{});
+    case Math::i8:
+      return tensor(std::integral_constant<Math, Math::i8>{});
     case Math::f32:
       break;
   }

@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/checked_math.h"
+#include "kernels/gpu/numbers.h"
 
 namespace pysim::gpu {
 
@@ -88,6 +89,14 @@ std::int64_t cluster_reach(const Plan& plan, const XSource& x, Loading loading, 
 
 }  // namespace
 
+std::vector<std::int32_t> epilogue_table(const Int8Epilogue& epilogue) {
+  std::vector<std::int32_t> table = epilogue.start;
+  for (const std::vector<float>* reals : {&epilogue.scale, &epilogue.bias}) {
+    for (const float real : *reals) table.push_back(same_bits<std::int32_t>(real));
+  }
+  return table;
+}
+
 bool takes_decode(std::int64_t n) { return n <= kDecodeColumns; }
 
 std::int64_t workspace_bytes(const Plan& plan, std::int64_t n) {
@@ -99,10 +108,18 @@ std::int64_t workspace_bytes(const Plan& plan, std::int64_t n) {
 
 Launches plan_launches(const Plan& plan, const Operands& operands) {
   const int bytes = element_bytes(plan.math());
+  const Int8Epilogue* const epilogue = operands.epilogue;
+  require((plan.math() == Math::i8) == (epilogue != nullptr), kWhere, "an epilogue in i8 and there only",
+          epilogue == nullptr ? "none" : "one");
+  if (epilogue != nullptr) {
+    require(epilogue->m() == plan.m(), kWhere, "an epilogue of " + std::to_string(plan.m()) + " rows",
+            std::to_string(epilogue->m()));
+  }
+  const std::int64_t result_bytes = epilogue == nullptr ? bytes : element_bytes(epilogue->finish.output);
   const XSource& x = operands.source;
   const std::int64_t x_bytes = checked_mul(source_extent(plan, x), bytes, kWhere);
   const std::int64_t y_bytes = checked_mul(
-      extent<2>({{{plan.m(), operands.y_m_stride}, {x.n, operands.y_n_stride}}}, "Y"), bytes, kWhere);
+      extent<2>({{{plan.m(), operands.y_m_stride}, {x.n, operands.y_n_stride}}}, "Y"), result_bytes, kWhere);
   // One stride 1 and the other long enough: no two elements of Y share their place.
   const bool apart = plan.m() == 1 || x.n <= 1 ||
                      (operands.y_m_stride >= 1 && operands.y_n_stride / operands.y_m_stride >= plan.m()) ||
@@ -112,13 +129,16 @@ Launches plan_launches(const Plan& plan, const Operands& operands) {
       "elements of Y that do not overlap",
       "strides of " + std::to_string(operands.y_m_stride) + " and " + std::to_string(operands.y_n_stride));
   const auto weight_bytes = static_cast<std::int64_t>(plan.places().size()) * bytes;
-  const std::int64_t bias_bytes = operands.bias.address == 0 ? 0 : plan.m() * 4;
+  const std::int64_t bias_rows = epilogue == nullptr       ? (operands.bias.address == 0 ? 0 : 1)
+                                 : epilogue->scale.empty() ? 1
+                                                           : 3;
+  const std::int64_t bias_bytes = bias_rows * plan.m() * 4;
   const std::int64_t work_bytes = workspace_bytes(plan, x.n);
   const auto image_bytes = static_cast<std::int64_t>(plan.image().size());
   require_memory(operands.image, image_bytes, Plan::kImageAlignment, "tables");
   require_memory(operands.weights, weight_bytes, 16, "weights");
   require_memory(operands.x, x_bytes, bytes, "X");
-  require_memory(operands.y, y_bytes, bytes, "Y");
+  require_memory(operands.y, y_bytes, result_bytes, "Y");
   require_memory(operands.bias, bias_bytes, 4, "bias");
   require_memory(operands.workspace, work_bytes, 4, "workspace");
   const bool clash = overlap(operands.y, y_bytes, operands.x, x_bytes) ||
@@ -134,9 +154,18 @@ Launches plan_launches(const Plan& plan, const Operands& operands) {
   Arguments& a = launches.arguments;
   plan.point(a, reinterpret_cast<const std::byte*>(operands.image.address), decode);
   a.weights = reinterpret_cast<const void*>(operands.weights.address);
-  a.bias = reinterpret_cast<const float*>(operands.bias.address);
-  a.partials = reinterpret_cast<float*>(operands.workspace.address);
+  a.partials = reinterpret_cast<void*>(operands.workspace.address);
   a.x = x;
+  if (epilogue == nullptr) {
+    a.bias = reinterpret_cast<const float*>(operands.bias.address);
+  } else {
+    a.start = reinterpret_cast<const std::int32_t*>(operands.bias.address);
+    a.int8 = epilogue->finish;
+    a.int8.scale = reinterpret_cast<const float*>(a.start + plan.m());
+    a.int8.bias = a.int8.scale + plan.m();
+    a.x.fill = 0x01010101U * epilogue->zero;
+    a.x.flip = epilogue->signed_input ? 0x80808080U : 0U;
+  }
   a.x.data = reinterpret_cast<const void*>(operands.x.address);
   a.y = {reinterpret_cast<void*>(operands.y.address), operands.y_m_stride, operands.y_n_stride};
   a.relu = operands.relu;

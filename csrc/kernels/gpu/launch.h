@@ -3,8 +3,11 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
+#include <vector>
 
 #include "kernels/gpu/plan.h"
+#include "kernels/int8_epilogue.h"
 
 namespace pysim::gpu {
 
@@ -20,13 +23,17 @@ struct Operands {
   Memory weights;  ///< The values in the order of the plan's places.
   Memory x;
   Memory y;
-  Memory bias;       ///< Float32; address 0 for none.
+  Memory bias;       ///< Float32, address 0 for none; in i8 the epilogue's table.
   Memory workspace;  ///< workspace_bytes, or address 0 if that is 0.
-  XSource source{};  ///< Without its address.
+  XSource source{};  ///< Without its address; in i8 k, channels and strides count quads.
   std::int64_t y_m_stride = 0;
   std::int64_t y_n_stride = 0;
-  bool relu = false;
+  bool relu = false;                       ///< In i8 the epilogue says it.
+  const Int8Epilogue* epilogue = nullptr;  ///< Of i8, and there only.
 };
+
+/// The epilogue's vectors as one image for the device: start, then scale and bias if there are any.
+std::vector<std::int32_t> epilogue_table(const Int8Epilogue& epilogue);
 
 /// One kernel: its grid and shared memory. `threads` of a CTA are whole warps.
 struct Launch {
@@ -44,6 +51,7 @@ struct Launches {
   Launch launch[2];
   int count;
 };
+static_assert(std::is_trivially_copyable_v<Launches>);
 
 /// Whether n columns take the kernel that streams W once.
 bool takes_decode(std::int64_t n);

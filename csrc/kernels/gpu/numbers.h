@@ -79,7 +79,29 @@ inline float bf16_value(std::uint16_t half) {
   return same_bits<float>(static_cast<std::uint32_t>(half) << 16);
 }
 
-/// A finished sum in the type of Y.
+/// What sums are held in.
+template <Math kMath>
+struct SumOf {
+  using type = float;
+};
+template <>
+struct SumOf<Math::i8> {
+  using type = std::int32_t;
+};
+
+PYSIM_HD float added(float a, float b) { return a + b; }
+/// Wraps at 32 bits: a part of a sum that is in range need not be.
+PYSIM_HD std::int32_t added(std::int32_t a, std::int32_t b) {
+  return static_cast<std::int32_t>(static_cast<std::uint32_t>(a) + static_cast<std::uint32_t>(b));
+}
+
+/// Bits of an element in memory as tensor cores take them.
+template <Math kMath>
+PYSIM_HD std::uint32_t tensor_bits(std::uint32_t bits) {
+  return kMath == Math::tf32 ? tf32_bits(same_bits<float>(bits)) : bits;
+}
+
+/// A finished sum in the type of Y, for all but i8.
 PYSIM_HD void store_element(void* data, std::int64_t offset, float value, Math math) {
   if (element_bytes(math) == 4) {
     static_cast<float*>(data)[offset] = value;

@@ -68,22 +68,24 @@ PYSIM_DEVICE void copy_item(Cta& cta, const XSource& x, Loading loading, const P
   constexpr int vector = 16 / bytes;
   const char* const data = static_cast<const char*>(x.data);
   char* const to = stage + item.row * panel_pitch(kMath) + item.byte;
-  if (loading == Loading::along_columns) {
+  const std::uint32_t fill = fill_of<kMath>(x);
+  const std::uint32_t flip = flip_of<kMath>(x);
+  if (loading == Loading::along_columns) {  // never in i8, whose X has quads
     const int readable = readable_bytes(x, kMath, item.k, item.column);
     const std::int64_t offset = readable == 0 ? 0 : x_offset(x, place, item.k);
     cta.copy16(to, data + offset * bytes, readable);
   } else if (loading == Loading::along_reduction) {
     const std::int64_t first = x_offset(x, place, item.k);
     if (first >= 0 && item.k + vector <= x.k) {
-      cta.template scatter16<bytes>(to, panel_pitch(kMath), data + first * bytes);
+      cta.template scatter16<bytes>(to, panel_pitch(kMath), data + first * bytes, flip);
     } else {
       for (int j = 0; j < vector; ++j) {
         const std::int64_t offset = x_offset(x, place, item.k + j);
-        cta.template copy_element<bytes>(to + j * panel_pitch(kMath), data, offset);
+        cta.template copy_element<bytes>(to + j * panel_pitch(kMath), data, offset, fill, flip);
       }
     }
   } else {
-    cta.template copy_element<bytes>(to, data, x_offset(x, place, item.k));
+    cta.template copy_element<bytes>(to, data, x_offset(x, place, item.k), fill, flip);
   }
 }
 

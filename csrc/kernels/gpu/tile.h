@@ -8,12 +8,13 @@
 
 namespace pysim::gpu {
 
-/// How products are formed. Sums are float32 in all of them.
+/// How products are formed. Sums are float32, in i8 integers of 32 bits.
 enum class Math : std::int32_t {
   f32,   ///< Float32 on CUDA cores: exact products, fused adds.
   tf32,  ///< Float32 in memory, rounded to 10 bits of fraction for the tensor cores.
   f16,
-  bf16
+  bf16,
+  i8  ///< Bytes: of W signed, of X unsigned. An element is a quad, four bytes that follow each other along k.
 };
 
 constexpr int kLanes = 32;
@@ -26,15 +27,17 @@ constexpr int kDecodeColumns = 16;
 
 PYSIM_HD constexpr bool on_tensor_cores(Math math) { return math != Math::f32; }
 PYSIM_HD constexpr int element_bytes(Math math) { return math == Math::f16 || math == Math::bf16 ? 2 : 4; }
+/// Elements of four bytes on tensor cores: their fragments are the same whatever the bytes mean.
+PYSIM_HD constexpr bool in_words(Math math) { return math == Math::tf32 || math == Math::i8; }
 /// Reduction elements that one step of a slab takes: the depth of the mma instruction.
-PYSIM_HD constexpr int step_depth(Math math) { return math == Math::f32 ? 1 : math == Math::tf32 ? 8 : 16; }
+PYSIM_HD constexpr int step_depth(Math math) { return math == Math::f32 ? 1 : in_words(math) ? 8 : 16; }
 /// Columns of X in a panel, and in one that the CTAs of a cluster share.
 PYSIM_HD constexpr int panel_columns(Math math) { return math == Math::f32 ? 128 : 64; }
 constexpr int kClusterColumns = 128;
 /// Bytes from one row of a panel to the next. On tensor cores 16 or 32 more than a row has, so that the
 /// eight rows of an access lie in different banks if they follow each other.
 PYSIM_HD constexpr int row_pitch(Math math, int columns) {
-  return columns * element_bytes(math) + (math == Math::f32 ? 0 : math == Math::tf32 ? 32 : 16);
+  return columns * element_bytes(math) + (math == Math::f32 ? 0 : in_words(math) ? 32 : 16);
 }
 PYSIM_HD constexpr int panel_pitch(Math math) { return row_pitch(math, panel_columns(math)); }
 /// Slabs whose sums one warp holds at a time: 64 registers each way.
@@ -61,10 +64,10 @@ struct Place {
 ///
 /// Slabs of 16 rows are the 16-row operand of the mma, and slabs of 32 rows two of them; slabs of 8 rows are
 /// its 8-column operand, and X^T the other. Source: PTX ISA, matrix fragments for mma.m16n8k16 (.f16, .bf16)
-/// and mma.m16n8k8 (.tf32).
+/// and mma.m16n8k8 (.tf32); that of mma.m16n8k32 (.s8, .u8) is the latter's, a quad in each register.
 PYSIM_HD constexpr int weight_position(Math math, int height, int row, int k) {
   if (math == Math::f32) return row;
-  if (math == Math::tf32) {
+  if (in_words(math)) {
     const int lane = (row % 8) * 4 + k % 4;
     return height == 16 ? lane * 4 + row / 8 + 2 * (k / 4) : lane * 2 + k / 4;
   }
@@ -86,7 +89,7 @@ PYSIM_HD constexpr Place x_place(Math math, int height, int lane, int word, int 
   const int thread = lane % 4;
   const int deep = height == 8 ? word / 2 : word;
   const int column = height == 8 ? group + 8 * (word % 2) : group;
-  return math == Math::tf32 ? Place{thread + 4 * deep, column} : Place{2 * thread + half + 8 * deep, column};
+  return in_words(math) ? Place{thread + 4 * deep, column} : Place{2 * thread + half + 8 * deep, column};
 }
 
 /// Row address that lane `lane` gives to ldmatrix.x4.trans for 16 elements x 16 columns: element and first of

@@ -15,12 +15,14 @@ struct alignas(kCount < 4 ? kCount * 4 : 16) Words {
   std::uint32_t word[kCount];
 };
 
-/// Bits of X[k, column], 0 outside.
+/// Bits of X[k, column] as tensor cores take them; outside 0 or, in i8, the zero point.
 template <Math kMath>
 PYSIM_DEVICE std::uint32_t x_bits(const XSource& x, std::int64_t k, std::int64_t column) {
   const std::int64_t offset = x_offset(x, column_place(x, column), k);
-  if (offset < 0) return 0;
-  if (element_bytes(kMath) == 4) return static_cast<const std::uint32_t*>(x.data)[offset];
+  if (offset < 0) return fill_of<kMath>(x);
+  if (element_bytes(kMath) == 4) {
+    return tensor_bits<kMath>(static_cast<const std::uint32_t*>(x.data)[offset] ^ flip_of<kMath>(x));
+  }
   return static_cast<const std::uint16_t*>(x.data)[offset];
 }
 
@@ -33,9 +35,11 @@ struct TensorWarp {
   static constexpr int kWeightWords = weight_words(kHeight);
   static constexpr int kXWords = x_words(kHeight);
 
+  using Sum = typename SumOf<kMath>::type;
+
   template <int kCount>
   struct Sums {
-    float tile[kParts * kCount][4];
+    Sum tile[kParts * kCount][4];
   };
   template <class T>
   using Each = typename Machine::template Each<T>;
@@ -58,10 +62,8 @@ struct TensorWarp {
     Machine::lanes([&](int lane) {
       w[lane] = Machine::template fetch<Words<kWeightWords>>(static_cast<const char*>(a.weights) +
                                                              (step * kLanes + lane) * kWeightWords * 4);
-      if (kMath == Math::tf32) {
-        PYSIM_UNROLL
-        for (int i = 0; i < kWeightWords; ++i) w[lane].word[i] = tf32_bits(same_bits<float>(w[lane].word[i]));
-      }
+      PYSIM_UNROLL
+      for (int i = 0; i < kWeightWords; ++i) w[lane].word[i] = tensor_bits<kMath>(w[lane].word[i]);
     });
   }
 
@@ -100,8 +102,8 @@ struct TensorWarp {
   /// Adds the products of steps begin .. end - 1 with the panel in `stage`.
   PYSIM_DEVICE static void add_steps(Panel& sums, const Arguments& a, const char* stage, std::int32_t begin,
                                      std::int32_t end) {
-    if constexpr (kMath == Math::tf32) {
-      for (std::int32_t step = begin; step < end; ++step) add_tf32(sums, a, stage, step);
+    if constexpr (in_words(kMath)) {
+      for (std::int32_t step = begin; step < end; ++step) add_words(sums, a, stage, step);
     } else {
       Ahead next;
       if (begin < end) load_ahead(next, a, begin);
@@ -152,8 +154,8 @@ struct TensorWarp {
             const Place low = x_place(kMath, kHeight, lane, i, 0);
             const std::int64_t column = t * tile_columns(kHeight) + low.at;
             const std::uint32_t bits = x_bits<kMath>(a.x, ks[low.k], column);
-            if constexpr (kMath == Math::tf32) {
-              x[lane].word[i] = tf32_bits(same_bits<float>(bits));
+            if constexpr (in_words(kMath)) {
+              x[lane].word[i] = bits;
             } else {
               const Place high = x_place(kMath, kHeight, lane, i, 1);
               x[lane].word[i] = bits | (x_bits<kMath>(a.x, ks[high.k], column) << 16);
@@ -168,7 +170,7 @@ struct TensorWarp {
   }
 
  private:
-  PYSIM_DEVICE static void add_tf32(Panel& sums, const Arguments& a, const char* stage, std::int64_t step) {
+  PYSIM_DEVICE static void add_words(Panel& sums, const Arguments& a, const char* stage, std::int64_t step) {
     Weights w;
     load_weights(w, a, step);
     const std::uint16_t* const rows = a.panel_rows + step * step_depth(kMath);
@@ -180,7 +182,7 @@ struct TensorWarp {
         for (int i = 0; i < kXWords; ++i) {
           const Place place = x_place(kMath, kHeight, lane, i, 0);
           const char* const at = stage + rows[place.k] * kPitch + (t * tile_columns(kHeight) + place.at) * 4;
-          x[lane].word[i] = tf32_bits(Machine::template load<float>(at));
+          x[lane].word[i] = tensor_bits<kMath>(Machine::template load<std::uint32_t>(at));
         }
       });
       multiply<kTiles, kXWords>(sums, t, w, x, 0);
@@ -195,11 +197,11 @@ struct TensorWarp {
     for (int part = 0; part < kParts; ++part) {
       const auto weights = [&](int lane) -> const std::uint32_t* { return w[lane].word + 4 * part; };
       const auto columns = [&](int lane) -> const std::uint32_t* { return x[lane].word + first; };
-      const auto to = [&](int lane) -> float* { return sums[lane].tile[part * kCount + t]; };
+      const auto to = [&](int lane) -> Sum* { return sums[lane].tile[part * kCount + t]; };
       if constexpr (kHeight == 8) {
-        Machine::template mma<kMath>(to, columns, weights);
+        Machine::template mma<kMath, true>(to, columns, weights);
       } else {
-        Machine::template mma<kMath>(to, weights, columns);
+        Machine::template mma<kMath, false>(to, weights, columns);
       }
     }
   }
