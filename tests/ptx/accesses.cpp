@@ -38,7 +38,11 @@ void Cluster::load(Warp& warp, const Instruction& i, std::uint32_t lanes) {
     }
   });
   if (i.space == Space::shared) count_banks(addresses, lanes, bytes);
-  if (i.space == Space::global) counts_.global_read_sectors += sectors(addresses, lanes, bytes);
+  if (i.space != Space::global) return;
+  for (const std::uint64_t sector : sectors(addresses, lanes, bytes)) {
+    ++counts_.global_read_sectors;
+    if (!ctas_[warp.cta].cache.use(sector)) ++counts_.missed_sectors;
+  }
 }
 
 void Cluster::store(Warp& warp, const Instruction& i, std::uint32_t lanes) {
@@ -59,18 +63,19 @@ void Cluster::store(Warp& warp, const Instruction& i, std::uint32_t lanes) {
     }
   });
   if (i.space == Space::shared) count_banks(addresses, lanes, bytes);
-  if (i.space == Space::global) counts_.global_written_sectors += sectors(addresses, lanes, bytes);
+  if (i.space == Space::global)
+    counts_.global_written_sectors += static_cast<std::int64_t>(sectors(addresses, lanes, bytes).size());
 }
 
-std::int64_t Cluster::sectors(const std::array<std::uint64_t, kLanes>& addresses, std::uint32_t lanes,
-                              std::int64_t bytes) {
+std::set<std::uint64_t> Cluster::sectors(const std::array<std::uint64_t, kLanes>& addresses,
+                                         std::uint32_t lanes, std::int64_t bytes) {
   std::set<std::uint64_t> touched;
   each(lanes, [&](std::size_t lane) {
     for (std::uint64_t s = addresses[lane] / 32;
          s <= (addresses[lane] + static_cast<std::uint64_t>(bytes) - 1) / 32; ++s)
       touched.insert(s);
   });
-  return static_cast<std::int64_t>(touched.size());
+  return touched;
 }
 
 void Cluster::count_banks(const std::array<std::uint64_t, kLanes>& addresses, std::uint32_t lanes,

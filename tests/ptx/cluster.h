@@ -7,6 +7,7 @@
 #include <deque>
 #include <map>
 #include <random>
+#include <set>
 #include <vector>
 
 #include "ptx/machine.h"
@@ -16,6 +17,8 @@ namespace ptx {
 
 constexpr std::size_t kLanes = 32;
 constexpr std::uint32_t kAll = ~0U;
+/// Shared memory and L1 cache of a multiprocessor together, of compute capability 9.0.
+constexpr std::int64_t kOnChip = 256 * 1024;
 /// Barriers in shared memory that a CTA may have.
 constexpr std::size_t kBarriers = 8;
 /// An address of shared memory in a cluster: which CTA, plus 1, above the address within it.
@@ -88,8 +91,9 @@ struct Barrier {
 
 struct Cta {
   Cta(std::int64_t bytes, std::size_t warps, std::size_t first_warp_, std::size_t entities)
-      : shared(bytes, warps, first_warp_), first_warp(first_warp_), sync(entities) {}
+      : shared(bytes, warps, first_warp_), cache(kOnChip - bytes), first_warp(first_warp_), sync(entities) {}
   Shared shared;
+  SectorCache cache;
   std::size_t first_warp;
   std::map<std::size_t, Barrier> barriers;
   Clock sync;
@@ -137,8 +141,8 @@ class Cluster {
   // accesses.cpp: loads, stores, matrices
   void load(Warp& warp, const Instruction& i, std::uint32_t lanes);
   void store(Warp& warp, const Instruction& i, std::uint32_t lanes);
-  static std::int64_t sectors(const std::array<std::uint64_t, kLanes>& addresses, std::uint32_t lanes,
-                              std::int64_t bytes);
+  static std::set<std::uint64_t> sectors(const std::array<std::uint64_t, kLanes>& addresses,
+                                         std::uint32_t lanes, std::int64_t bytes);
   /// 32 banks of 4 bytes; wide accesses come in parts of 128 bytes.
   void count_banks(const std::array<std::uint64_t, kLanes>& addresses, std::uint32_t lanes,
                    std::int64_t bytes);

@@ -35,7 +35,8 @@ struct Counts {
   std::int64_t shared_ideal = 0;       ///< The same if no two rows met in a bank.
   std::int64_t copied_bytes = 0;   ///< By cp.async and by the copy engine, in each CTA that receives them.
   std::int64_t fetched_bytes = 0;  ///< The same where each fetch counts once, however many receive it.
-  std::int64_t global_read_sectors = 0;  ///< 32 bytes each, of loads into registers.
+  std::int64_t global_read_sectors = 0;  ///< 32 bytes each, of loads into registers: asked for,
+  std::int64_t missed_sectors = 0;       ///< and not found in an L1 cache of what shared memory leaves over.
   std::int64_t global_written_sectors = 0;
 };
 

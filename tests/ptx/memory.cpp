@@ -75,6 +75,22 @@ std::uint8_t* Global::write(std::uint64_t address, std::int64_t bytes, std::size
   return reinterpret_cast<std::uint8_t*>(address);
 }
 
+bool SectorCache::use(std::uint64_t sector) {
+  const auto found = place_.find(sector);
+  if (found != place_.end()) {
+    newest_first_.splice(newest_first_.begin(), newest_first_, found->second);
+    return true;
+  }
+  if (capacity_ == 0) return false;
+  if (place_.size() == capacity_) {
+    place_.erase(newest_first_.back());
+    newest_first_.pop_back();
+  }
+  newest_first_.push_front(sector);
+  place_[sector] = newest_first_.begin();
+  return false;
+}
+
 Shared::Shared(std::int64_t bytes, std::size_t warps, std::size_t first_entity)
     : bytes_(static_cast<std::size_t>(bytes), 0xff),  // A NaN in every type: it shows if it matters.
       granules_(static_cast<std::size_t>(bytes + 1) / 2),

@@ -8,8 +8,10 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <list>
 #include <map>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "ptx/machine.h"
@@ -51,6 +53,20 @@ class Global {
   std::size_t region_of(std::uint64_t address, std::int64_t bytes, const char* what) const;
   std::vector<Region> regions_;
   std::vector<std::vector<std::size_t>> writers_;  ///< Of each byte of writable regions; 0 is none yet.
+};
+
+/// Sectors of 32 bytes of global memory that a CTA has loaded and that are still in its L1 cache, if that
+/// drops what was used longest ago. Counts only: data comes from memory.
+class SectorCache {
+ public:
+  explicit SectorCache(std::int64_t bytes) : capacity_(static_cast<std::size_t>(bytes) / 32) {}
+  /// Whether it was there; it is now.
+  bool use(std::uint64_t sector);
+
+ private:
+  std::size_t capacity_;
+  std::list<std::uint64_t> newest_first_;
+  std::unordered_map<std::uint64_t, std::list<std::uint64_t>::iterator> place_;
 };
 
 /// Shared memory of one CTA, in granules of two bytes.

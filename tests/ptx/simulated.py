@@ -49,6 +49,7 @@ class Counts(ctypes.Structure):
             "copied_bytes",
             "fetched_bytes",
             "global_read_sectors",
+            "missed_sectors",
             "global_written_sectors",
         )
     )

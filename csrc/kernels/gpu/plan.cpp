@@ -102,6 +102,20 @@ struct Plan::Elements {
     }
     found.clear();
   }
+
+  /// Elements begin to end in the order of steps: of `apart` that follow each other no two agree modulo
+  /// `apart`, as long as there are such. Whole blocks of that width stay as they are.
+  std::vector<std::int64_t> in_steps(std::int64_t begin, std::int64_t end, int apart) const {
+    std::vector<std::vector<std::int64_t>> alike(at(apart));
+    for (std::int64_t e = begin; e < end; ++e) alike[at(k[at(e)] % apart)].push_back(e);
+    std::vector<std::int64_t> order;
+    for (std::size_t rank = 0; order.size() < at(end - begin); ++rank) {
+      for (const std::vector<std::int64_t>& of : alike) {
+        if (rank < of.size()) order.push_back(of[rank]);
+      }
+    }
+    return order;
+  }
 };
 
 Plan::Plan(const std::vector<BsrView>& groups, Math math, const DeviceLimits& limits, const Wish& wish)
@@ -282,32 +296,36 @@ void Plan::add_cluster(const Elements& elements, const std::vector<Slab>& slabs,
     edges_.push_back(narrow(steps_, "steps"));
     for (std::int64_t c = 0; c < chunks; ++c) {
       const std::int32_t last_octet = used[at(chunk_begin[at(c + 1)] - 1)];
-      while (e < part.element_end && elements.k[at(e)] / kOctet <= last_octet) {
+      std::int64_t end = e;
+      while (end < part.element_end && elements.k[at(end)] / kOctet <= last_octet) ++end;
+      const std::vector<std::int64_t> order = elements.in_steps(e, end, rows_at_once(math_));
+      e = end;
+      for (std::size_t o = 0; o < order.size(); ++steps_) {
         const auto first = static_cast<std::int64_t>(places_.size());
         require(first <= std::numeric_limits<std::int32_t>::max() - step_weights, "GPU plan",
                 "fewer than 2^31 packed weights", std::to_string(first));
         places_.resize(at(first + step_weights), -1);
         for (int slot = 0; slot < depth; ++slot) {
-          if (e == part.element_end || elements.k[at(e)] / kOctet > last_octet) {
+          if (o == order.size()) {
             panel_rows_.push_back(0);
             reduction_.push_back(-1);
             continue;
           }
-          const std::int32_t k = elements.k[at(e)];
+          const std::int64_t element = order[o++];
+          const std::int32_t k = elements.k[at(element)];
           const auto found = std::lower_bound(used.begin(), used.end(), k / kOctet) - used.begin();
           const std::int64_t row = (found - chunk_begin[at(c)]) * kOctet + k % kOctet;
           panel_rows_.push_back(static_cast<std::uint16_t>(1 + row));
           reduction_.push_back(k);
-          for (std::int64_t r = elements.run_begin[at(e)]; r < elements.run_begin[at(e + 1)]; ++r) {
+          for (std::int64_t r = elements.run_begin[at(element)]; r < elements.run_begin[at(element + 1)];
+               ++r) {
             const Elements::Run& run = elements.runs[at(r)];
             for (std::int32_t i = 0; i < run.rows; ++i) {
               places_[at(first + weight_position(math_, height_, run.row + i, slot))] =
                   static_cast<std::int32_t>(run.place + i * elements.bw);
             }
           }
-          ++e;
         }
-        ++steps_;
       }
       edges_.push_back(narrow(steps_, "steps"));
     }

@@ -53,14 +53,21 @@ constexpr int kMostCluster = 8;
 /// free; 8 bytes each behind the stages.
 constexpr int kClusterBarriers = 4;
 
+/// Rows of a panel that one access reads side by side, so that they have to lie in different banks: eight of
+/// an 8 x 8 matrix of two-byte elements, or four that lanes read word by word. Their numbers modulo this
+/// differ.
+PYSIM_HD constexpr int rows_at_once(Math math) {
+  return math == Math::f32 ? 1 : element_bytes(math) == 2 ? 8 : 4;
+}
+
 /// A place in a tile: a reduction element of the step and a row of the slab or a column of X.
 struct Place {
   int k;
   int at;
 };
 
-/// Where the weight of row `row` and reduction element `k` lies among the step's weights, in elements. One
-/// lane loads its share of the fragment with a single access.
+/// Where the weight of row `row` and reduction element `k` lies among the step's weights, in elements. A lane
+/// loads its share of a fragment with a single access, and the lanes' shares lie side by side.
 ///
 /// Slabs of 16 rows are the 16-row operand of the mma, and slabs of 32 rows two of them; slabs of 8 rows are
 /// its 8-column operand, and X^T the other. Source: PTX ISA, matrix fragments for mma.m16n8k16 (.f16, .bf16)
@@ -73,7 +80,7 @@ PYSIM_HD constexpr int weight_position(Math math, int height, int row, int k) {
   }
   const int lane = (row % 8) * 4 + (k % 8) / 2;
   if (height == 8) return lane * 4 + (k / 8) * 2 + k % 2;
-  return lane * (height / 2) + row / 16 * 8 + (row % 16 / 8 + 2 * (k / 8)) * 2 + k % 2;
+  return row / 16 * (kLanes * 8) + lane * 8 + (row % 16 / 8 + 2 * (k / 8)) * 2 + k % 2;
 }
 
 /// Registers of one lane that hold its weights of a step, and its part of a tile of X.

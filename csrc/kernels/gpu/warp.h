@@ -33,6 +33,7 @@ struct TensorWarp {
   static constexpr int kParts = kHeight / tile_rows(kHeight);  ///< Tiles one above the other.
   static constexpr int kPitch = row_pitch(kMath, kColumns);
   static constexpr int kWeightWords = weight_words(kHeight);
+  static constexpr int kAccess = kWeightWords < 4 ? kWeightWords : 4;  ///< Words that one access loads.
   static constexpr int kXWords = x_words(kHeight);
 
   using Sum = typename SumOf<kMath>::type;
@@ -60,10 +61,14 @@ struct TensorWarp {
 
   PYSIM_DEVICE static void load_weights(Weights& w, const Arguments& a, std::int64_t step) {
     Machine::lanes([&](int lane) {
-      w[lane] = Machine::template fetch<Words<kWeightWords>>(static_cast<const char*>(a.weights) +
-                                                             (step * kLanes + lane) * kWeightWords * 4);
       PYSIM_UNROLL
-      for (int i = 0; i < kWeightWords; ++i) w[lane].word[i] = tensor_bits<kMath>(w[lane].word[i]);
+      for (int first = 0; first < kWeightWords; first += kAccess) {
+        const char* const from = static_cast<const char*>(a.weights) +
+                                 ((step * kWeightWords + first) * kLanes + lane * kAccess) * 4;
+        const auto words = Machine::template fetch<Words<kAccess>>(from);
+        PYSIM_UNROLL
+        for (int i = 0; i < kAccess; ++i) w[lane].word[first + i] = tensor_bits<kMath>(words.word[i]);
+      }
     });
   }
 
