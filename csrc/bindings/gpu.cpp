@@ -172,11 +172,11 @@ void bind_gpu(py::module_& m) {
         facts["cluster"] = plan.cluster();
         facts["shared_bytes"] = plan.shared_bytes(plan.cluster() != 1);
         facts["groups"] = plan.group_count();
-        facts["units"] = plan.unit_count();
+        facts["decode_ctas"] = plan.decode_cta_count();
+        facts["decode_share"] = plan.decode_share();
         facts["steps"] = plan.steps();
         facts["kept_elements"] = plan.kept_elements();
-        facts["panel_splits"] = plan.split_count(false);
-        facts["decode_splits"] = plan.split_count(true);
+        facts["splits"] = plan.split_count();
         return facts;
       });
 

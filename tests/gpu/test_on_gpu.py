@@ -238,7 +238,7 @@ def test_a_captured_graph_computes_on_new_inputs(n):
 def test_graphs_that_are_replayed_at_once_have_partial_sums_of_their_own():
     matrix = problem(16, 16, 1000, 1500, "skewed")
     plan, packed = plan_of(matrix, "f16")
-    assert plan.facts["panel_splits"] > 0
+    assert plan.facts["splits"] > 0
     inputs = [whole_numbers(300, 1500, dtype=torch.float16).to(GPU) for _ in range(3)]
     plan.multiply(packed, inputs[0])
     graphs, outputs = [torch.cuda.CUDAGraph() for _ in inputs], []

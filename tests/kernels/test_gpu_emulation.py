@@ -196,9 +196,48 @@ def test_width_of_blocks_costs_nothing_once_they_are_gathered():
 def test_rows_above_twice_the_mean_are_divided_and_others_are_not():
     mask = np.zeros((16, 64), bool)
     mask[:, :8] = True
-    assert plan_of([block_matrix(mask, 16, 16)], "f16", device(227)).facts["panel_splits"] == 0
+    assert plan_of([block_matrix(mask, 16, 16)], "f16", device(227)).facts["splits"] == 0
     mask[5] = True  # 64 blocks; the mean is 11.5
-    assert plan_of([block_matrix(mask, 16, 16)], "f16", device(227)).facts["panel_splits"] == 1
+    assert plan_of([block_matrix(mask, 16, 16)], "f16", device(227)).facts["splits"] == 1
+
+
+@pytest.mark.parametrize(
+    ("blocks", "rows", "processors", "share", "ctas"),
+    [
+        (64, 1, 132, 8, 1),  # alone on the GPU: as many warps as a CTA has, 8 steps each
+        (16, 3, 132, 4, 2),  # 4 steps for each of 4 warps, two slabs in a CTA
+        (64, 8, 1, 2, 2),  # 512 steps on 16 warps, 32 each: two for a slab, four slabs in a CTA
+        (4, 64, 132, 1, 8),  # too short to be shared
+        (0, 5, 132, 1, 1),
+    ],
+)
+def test_warps_share_slabs_of_few_columns_until_the_gpu_is_full(blocks, rows, processors, share, ctas):
+    mask = np.zeros((rows, 64), bool)
+    mask[:, :blocks] = True
+    facts = plan_of([block_matrix(mask, 16, 16)], "f16", device(227, processors)).facts
+    assert (facts["decode_share"], facts["decode_ctas"]) == (share, ctas)
+
+
+@pytest.mark.parametrize("math", MATHS)
+@pytest.mark.parametrize("bh", [4, 16, 32])
+@pytest.mark.parametrize("n", [1, 2, 5, 16])
+def test_few_columns_are_exact_where_slabs_in_a_cta_differ_in_length(math, bh, n):
+    """One long, others of a few steps, one or none: some warps have no step, some CTAs no barrier."""
+    rng = np.random.default_rng(n)
+    lengths = [96, 90, 40, 37, 21, 20, 9, 8, 5, 3, 1, 1, 0, 0, 0, 96, 4]
+    mask = np.arange(96) < rng.permutation(lengths)[:, None]
+    for row in mask:
+        rng.shuffle(row)
+    matrix = block_matrix(mask, bh, 12)
+    dtype = DTYPES[math]
+    plan = plan_of([matrix], math, device(227, processors=132))
+    assert plan.facts["decode_share"] == 8
+    assert plan._plan.workspace_bytes(n) == 0
+    x = whole_numbers(rng, (n, matrix.grid.k), dtype)
+    y = plan.multiply(plan.pack(values_of([matrix], dtype)), x)
+    assert plan.last_kernel == "few columns"
+    expected = x.double() @ torch.from_numpy(matrix.to_dense()).double().t()
+    torch.testing.assert_close(y, expected.to(dtype), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("math", MATHS)

@@ -134,7 +134,7 @@ def test_extremes_add_up_and_partial_sums_wrap_back(weight, dtype, value, bh, n)
     zero_point = 128 if dtype == "uint8" else 0
     plan = GpuInt8Plan([matrix], device=CPU, input_dtype=dtype, input_zero_point=zero_point)
     y = plan.multiply(x)
-    assert plan.facts["panel_splits"] == 1
+    assert plan.facts["splits"] == 1
     assert (y[:, 3 * bh : 4 * bh] == k * weight * (value - zero_point)).all()
     assert (y[:, : 3 * bh] == 0).all()
     assert (y[:, 4 * bh :] == 0).all()

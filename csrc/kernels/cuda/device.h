@@ -156,6 +156,14 @@ struct DeviceCta {
     }
   }
   __device__ __forceinline__ void clear4(char* to) { *reinterpret_cast<unsigned*>(to) = 0; }
+  template <class T>
+  __device__ __forceinline__ void put(char* to, T value) {
+    *reinterpret_cast<T*>(to) = value;
+  }
+  template <class T>
+  __device__ __forceinline__ T get(const char* from) {
+    return *reinterpret_cast<const T*>(from);
+  }
 };
 
 }  // namespace pysim::gpu

@@ -17,8 +17,9 @@ __global__ void __launch_bounds__(kMaxWarps* kLanes, 1) panel_kernel(const __gri
 
 template <Math kMath, int kHeight>
 __global__ void __launch_bounds__(kDecodeWarps* kLanes) decode_kernel(const __grid_constant__ Arguments a) {
+  extern __shared__ __align__(16) char shared[];
   DeviceCta cta;
-  decode_body<kMath, kHeight>(cta, a, static_cast<std::int64_t>(blockIdx.x));
+  decode_body<kMath, kHeight>(cta, a, static_cast<std::int64_t>(blockIdx.x), shared);
 }
 
 template <Math kMath>

@@ -32,13 +32,18 @@ struct SlotEntry {
       edge_begin;  ///< Its steps in chunk c of the group: edges[edge_begin + c] to edges[.. + c + 1].
 };
 
-/// What one warp of the kernel for few columns does: a range of a slab's steps.
-struct UnitEntry {
+/// A slab as the kernel for few columns sees it, undivided. Longest first.
+struct SlabEntry {
   std::int32_t first_row;
   std::int32_t rows;
-  std::int32_t partial;
   std::int32_t step_begin;
   std::int32_t step_end;
+};
+
+/// What one CTA of that kernel does: slabs from `slab_begin` on, as many as it has times `share` warps.
+struct DecodeEntry {
+  std::int32_t slab_begin;
+  std::int32_t share;  ///< Warps that divide the steps of one slab: a power of two, 1 to kDecodeWarps.
 };
 
 /// A slab whose sum is divided: partial sums to be added in rising order.
@@ -107,7 +112,8 @@ struct Arguments {
   const std::uint16_t*
       panel_rows;                 ///< For every step and element its row in the chunk; 0 is the row of zeros.
   const std::int32_t* reduction;  ///< The same as a row of X; -1 is none.
-  const UnitEntry* units;
+  const SlabEntry* slabs;
+  const DecodeEntry* decode;
   const SplitEntry* splits;
   const void* weights;        ///< Step after step, as weight_position says.
   const float* bias;          ///< (m) or null; null in i8.
@@ -119,7 +125,7 @@ struct Arguments {
   std::int64_t x_bytes;   ///< From x.data on, what may be read of X; the emulation holds the kernels to it.
   std::int64_t panels;    ///< ceil(n / columns of the kernel's panel).
   std::int64_t elements;  ///< Of the second pass: splits * height * n.
-  std::int32_t unit_count;
+  std::int32_t slab_count;
   std::int32_t stages;       ///< Panels in shared memory, 1 or 2.
   std::int32_t stage_bytes;  ///< From one to the next.
   std::int32_t cluster;      ///< CTAs that share each fetched row of X; groups come in as many.

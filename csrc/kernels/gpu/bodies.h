@@ -24,8 +24,9 @@ PYSIM_DEVICE void finish(const Arguments& a, std::int64_t row, std::int64_t colu
 }
 
 /// To Y if the sum is whole, else to the workspace.
-template <class Entry, class Sum>
-PYSIM_DEVICE void write_sum(const Arguments& a, const Entry& entry, int row, std::int64_t column, Sum sum) {
+template <class Sum>
+PYSIM_DEVICE void write_sum(const Arguments& a, const SlotEntry& entry, int row, std::int64_t column,
+                            Sum sum) {
   if (row >= entry.rows || column >= a.x.n) return;
   if (entry.partial < 0) {
     finish(a, entry.first_row + row, column, sum);
@@ -121,16 +122,43 @@ PYSIM_DEVICE void panel_body(Cta& cta, const Arguments& a, std::int64_t index, c
   }
 }
 
-/// CTA `index` of the kernel for at most kDecodeColumns columns: a unit for each warp.
+/// CTA `index` of the kernel for at most kDecodeColumns columns: warps share a slab's steps, and the first of
+/// them adds up what the others have left in shared memory, in rising order.
 template <Math kMath, int kHeight, class Cta>
-PYSIM_DEVICE void decode_body(Cta& cta, const Arguments& a, std::int64_t index) {
+PYSIM_DEVICE void decode_body(Cta& cta, const Arguments& a, std::int64_t index, char* shared) {
   using Warp = typename WarpOf<kMath, kHeight, typename Cta::Machine>::type;
+  using Sum = typename SumOf<kMath>::type;
+  const DecodeEntry entry = a.decode[index];
+  const auto slab_of = [&](int warp) { return entry.slab_begin + warp / entry.share; };
+  // A lane finds the sums of the other warps where it would have put its own.
+  const auto place = [&](int warp, int lane, int at) {
+    return shared + ((warp * decode_sums(kMath, kHeight) + at) * kLanes + lane) * 4;
+  };
+  typename Cta::template PerWarp<typename Warp::Decode> held(cta);
   cta.warps([&](int warp) {
-    const std::int64_t unit = index * (cta.size() / kLanes) + warp;
-    if (unit >= a.unit_count) return;
-    const UnitEntry entry = a.units[unit];
-    Warp::decode(a, entry,
-                 [&](int row, std::int64_t column, auto sum) { write_sum(a, entry, row, column, sum); });
+    if (slab_of(warp) >= a.slab_count) return;
+    const SlabEntry slab = a.slabs[slab_of(warp)];
+    const int part = warp % entry.share;
+    const std::int64_t steps = slab.step_end - slab.step_begin;
+    const auto edge = [&](int of) {
+      return slab.step_begin + static_cast<std::int32_t>(steps * of / entry.share);
+    };
+    Warp::decode(held[warp], a, edge(part), edge(part + 1));
+    if (part == 0) return;
+    Warp::visit_decode(held[warp], a, [&](int lane, int at, int, std::int64_t, Sum sum) {
+      cta.put(place(warp, lane, at), sum);
+    });
+  });
+  if (entry.share > 1) cta.barrier();
+  cta.warps([&](int warp) {
+    if (slab_of(warp) >= a.slab_count || warp % entry.share != 0) return;
+    const SlabEntry slab = a.slabs[slab_of(warp)];
+    Warp::visit_decode(held[warp], a, [&](int lane, int at, int row, std::int64_t column, Sum sum) {
+      if (row >= slab.rows || column >= a.x.n) return;
+      for (int part = 1; part < entry.share; ++part)
+        sum = added(sum, cta.template get<Sum>(place(warp + part, lane, at)));
+      finish(a, slab.first_row + row, column, sum);
+    });
   });
 }
 

@@ -25,7 +25,7 @@ void emulate(const Launches& launches) {
         if (launch.kernel == Launch::Kernel::panel) {
           panel_body<Of::math, Of::height>(host, a, cta, host.shared());
         } else {
-          decode_body<Of::math, Of::height>(host, a, cta);
+          decode_body<Of::math, Of::height>(host, a, cta, host.shared());
         }
       }
     });

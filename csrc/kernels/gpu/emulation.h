@@ -241,13 +241,25 @@ class HostCta {
     check(to, 4);
     std::memset(to, 0, 4);
   }
+  template <class T>
+  void put(char* to, T value) {
+    check(to, sizeof(T));
+    std::memcpy(to, &value, sizeof(T));
+  }
+  template <class T>
+  T get(const char* from) {
+    check(from, sizeof(T));
+    T value;
+    std::memcpy(&value, from, sizeof(T));
+    return value;
+  }
 
  protected:
-  void check(const char* to, int bytes) {
+  void check(const char* at, int bytes) {
     const char* const begin = shared();
     const char* const end = begin + shared_.size() * sizeof(Line);
-    if (to < begin || to + bytes > end || reinterpret_cast<std::uintptr_t>(to) % static_cast<unsigned>(bytes))
-      throw std::logic_error("GPU emulation: expected an aligned store to shared memory, got another");
+    if (at < begin || at + bytes > end || reinterpret_cast<std::uintptr_t>(at) % static_cast<unsigned>(bytes))
+      throw std::logic_error("GPU emulation: expected an aligned access to shared memory, got another");
   }
   void check_x(const char* from, int bytes) const {
     if (bytes > 0 && (from < x_ || from + bytes > x_ + x_bytes_))

@@ -101,8 +101,8 @@ bool takes_decode(std::int64_t n) { return n <= kDecodeColumns; }
 
 std::int64_t workspace_bytes(const Plan& plan, std::int64_t n) {
   require(n >= 0, kWhere, "at least 0 columns", std::to_string(n));
-  const std::int64_t sums =
-      checked_mul(plan.partial_count(takes_decode(n)), checked_mul(plan.height(), n, kWhere), kWhere);
+  if (takes_decode(n)) return 0;
+  const std::int64_t sums = checked_mul(plan.partial_count(), checked_mul(plan.height(), n, kWhere), kWhere);
   return checked_mul(sums, 4, kWhere);
 }
 
@@ -152,7 +152,7 @@ Launches plan_launches(const Plan& plan, const Operands& operands) {
   if (x.n == 0) return launches;
   const bool decode = takes_decode(x.n);
   Arguments& a = launches.arguments;
-  plan.point(a, reinterpret_cast<const std::byte*>(operands.image.address), decode);
+  plan.point(a, reinterpret_cast<const std::byte*>(operands.image.address));
   a.weights = reinterpret_cast<const void*>(operands.weights.address);
   a.partials = reinterpret_cast<void*>(operands.workspace.address);
   a.x = x;
@@ -177,16 +177,16 @@ Launches plan_launches(const Plan& plan, const Operands& operands) {
   a.cluster = clustered ? plan.cluster() : 1;
   a.stage_bytes = static_cast<std::int32_t>(plan.stage_bytes(clustered));
   if (decode) {
-    launches.launch[0] = {Launch::Kernel::decode, ceil_div(plan.unit_count(), kDecodeWarps),
-                          kDecodeWarps * kLanes, 0};
+    launches.launch[0] = {Launch::Kernel::decode, plan.decode_cta_count(), kDecodeWarps * kLanes,
+                          plan.decode_shared_bytes()};
   } else {
     launches.launch[0] = {clustered ? Launch::Kernel::cluster : Launch::Kernel::panel,
                           checked_mul(plan.group_count(), a.panels, kWhere), plan.warps() * kLanes,
                           plan.shared_bytes(clustered), a.cluster};
   }
   launches.count = 1;
-  if (plan.split_count(decode) > 0) {
-    a.elements = checked_mul(plan.split_count(decode), checked_mul(plan.height(), x.n, kWhere), kWhere);
+  if (!decode && plan.split_count() > 0) {
+    a.elements = checked_mul(plan.split_count(), checked_mul(plan.height(), x.n, kWhere), kWhere);
     launches.launch[1] = {Launch::Kernel::add_partials, ceil_div(a.elements, kSecondPassThreads),
                           kSecondPassThreads, 0};
     launches.count = 2;

@@ -56,7 +56,7 @@ static_assert(std::is_trivially_copyable_v<Launches>);
 /// Whether n columns take the kernel that streams W once.
 bool takes_decode(std::int64_t n);
 
-/// Bytes of workspace that a product of n columns needs; aligned to kImageAlignment.
+/// Bytes of workspace that a product of n columns needs: partial sums of divided slabs, none for few columns.
 std::int64_t workspace_bytes(const Plan& plan, std::int64_t n);
 
 /// Checks the operands and makes the launches. No launches if n is 0.

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
-#include <numeric>
 #include <string>
 
 #include "base/check.h"
@@ -16,9 +15,8 @@ namespace {
 constexpr std::int64_t kLongSlab = 2;
 /// ... and has at least this many steps: shorter ones are not worth a second pass.
 constexpr std::int64_t kLeastStepsToSplit = 8;
-/// Units of the kernel for few columns that each multiprocessor should get.
-constexpr std::int64_t kUnitsPerProcessor = 16;
-constexpr std::int64_t kLeastUnitElements = 64;
+/// Warps of the kernel for few columns that each multiprocessor should get.
+constexpr std::int64_t kDecodeWarpsPerProcessor = 16;
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
@@ -27,6 +25,10 @@ std::int32_t narrow(std::int64_t value, const char* what) {
   require(value <= most, "GPU plan", std::string(what) + " below 2^31", std::to_string(value));
   return static_cast<std::int32_t>(value);
 }
+
+/// Steps below which a warp of the kernel for few columns shares with no other. On CUDA cores its lanes work
+/// on up to 32 steps at a time.
+std::int64_t least_decode_steps(Math math) { return on_tensor_cores(math) ? 4 : 32; }
 
 std::int64_t round_up(std::int64_t value, std::int64_t to) { return ceil_div(value, to) * to; }
 
@@ -43,6 +45,8 @@ struct Plan::Slab {
   std::int64_t rows;
   std::int64_t element_begin;
   std::int64_t element_end;
+  std::int64_t step_begin = -1;
+  std::int64_t step_end = -1;
 };
 
 /// A slab, or part of one whose sum is divided.
@@ -51,8 +55,7 @@ struct Plan::Part {
   std::int64_t element_begin;
   std::int64_t element_end;
   std::int64_t partial;
-  std::int64_t step_begin = 0;
-  std::int64_t step_end = 0;
+  std::int64_t longest;  ///< Elements of the slab's longest part.
 };
 
 /// For each element of each slab its reduction index and the runs of weights that belong to it: one for each
@@ -187,24 +190,24 @@ Plan::Plan(const std::vector<BsrView>& groups, Math math, const DeviceLimits& li
     const std::int64_t count = slab.element_end - slab.element_begin;
     const std::int64_t pieces = std::max<std::int64_t>(1, ceil_div(count, longest));
     const std::int64_t piece = round_up(std::max<std::int64_t>(1, ceil_div(count, pieces)), depth);
-    const std::int64_t first_partial = panel_partials_;
+    const std::int64_t first_partial = partials_;
     for (std::int64_t begin = 0; begin == 0 || begin < count; begin += piece) {
       const bool divided = count > piece;
       parts.push_back({static_cast<std::int64_t>(s), slab.element_begin + begin,
-                       slab.element_begin + std::min(count, begin + piece), divided ? panel_partials_ : -1});
-      panel_partials_ += divided ? 1 : 0;
+                       slab.element_begin + std::min(count, begin + piece), divided ? partials_ : -1,
+                       std::min(count, piece)});
+      partials_ += divided ? 1 : 0;
     }
-    if (panel_partials_ > first_partial) {
+    if (partials_ > first_partial) {
       splits_.push_back({narrow(slab.first_row, "rows"), static_cast<std::int32_t>(slab.rows),
-                         narrow(first_partial, "partial sums"), narrow(panel_partials_, "partial sums")});
+                         narrow(first_partial, "partial sums"), narrow(partials_, "partial sums")});
     }
   }
-  panel_splits_ = static_cast<std::int64_t>(splits_.size());
 
-  // The queue: longest first, so that a group's warps have equal work and the last CTAs are short.
-  std::stable_sort(parts.begin(), parts.end(), [](const Part& a, const Part& b) {
-    return a.element_end - a.element_begin > b.element_end - b.element_begin;
-  });
+  // The queue: longest first, so that a group's warps have equal work and the last CTAs are short. Parts of a
+  // slab stay together, so that its steps follow each other.
+  std::stable_sort(parts.begin(), parts.end(),
+                   [](const Part& a, const Part& b) { return a.longest > b.longest; });
 
   // The panel: in one piece if all octets in use fit, then it stays for several passes; else in two stages.
   const std::int64_t pitch = clustered ? row_pitch(math, kClusterColumns) : panel_pitch(math);
@@ -238,13 +241,13 @@ Plan::Plan(const std::vector<BsrView>& groups, Math math, const DeviceLimits& li
   std::int64_t most_octets = 0;
   for (const ChunkEntry& chunk : chunks_) most_octets = std::max<std::int64_t>(most_octets, chunk.octets);
   stage_rows_ = 1 + most_octets * kOctet;
-  add_units(slabs, parts, limits.processors);
+  add_decode(slabs, limits.processors);
   make_image();
 }
 
 /// The steps of parts `begin` to `end`, and groups of `group_slots` of them over the same chunks, as many as
 /// a cluster has CTAs; the last ones may be empty.
-void Plan::add_cluster(const Elements& elements, const std::vector<Slab>& slabs, std::vector<Part>& parts,
+void Plan::add_cluster(const Elements& elements, std::vector<Slab>& slabs, const std::vector<Part>& parts,
                        std::size_t begin, std::size_t end, std::int64_t octets_per_chunk,
                        std::size_t group_slots) {
   std::vector<std::int32_t> used;
@@ -286,12 +289,12 @@ void Plan::add_cluster(const Elements& elements, const std::vector<Slab>& slabs,
   const int depth = step_depth(math_);
   const std::int64_t step_weights = std::int64_t{depth} * height_;
   for (std::size_t p = begin; p < end; ++p) {
-    Part& part = parts[p];
-    const Slab& slab = slabs[at(part.slab)];
+    const Part& part = parts[p];
+    Slab& slab = slabs[at(part.slab)];
     slots_.push_back({narrow(slab.first_row, "rows"), static_cast<std::int32_t>(slab.rows),
                       narrow(part.partial, "partial sums"),
                       narrow(static_cast<std::int64_t>(edges_.size()), "chunk edges")});
-    part.step_begin = steps_;
+    if (slab.step_begin < 0) slab.step_begin = steps_;
     std::int64_t e = part.element_begin;
     edges_.push_back(narrow(steps_, "steps"));
     for (std::int64_t c = 0; c < chunks; ++c) {
@@ -329,47 +332,27 @@ void Plan::add_cluster(const Elements& elements, const std::vector<Slab>& slabs,
       }
       edges_.push_back(narrow(steps_, "steps"));
     }
-    part.step_end = steps_;
+    slab.step_end = steps_;
   }
 }
 
-void Plan::add_units(const std::vector<Slab>& slabs, const std::vector<Part>& parts,
-                     std::int64_t processors) {
-  // The parts of a slab in the order of its elements.
-  std::vector<std::size_t> order(parts.size());
-  std::iota(order.begin(), order.end(), std::size_t{0});
-  std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
-    return parts[a].element_begin != parts[b].element_begin ? parts[a].element_begin < parts[b].element_begin
-                                                            : parts[a].slab < parts[b].slab;
-  });
-  const std::int64_t least = std::max<std::int64_t>(1, kLeastUnitElements / step_depth(math_));
-  const std::int64_t longest = std::max(least, ceil_div(steps_, processors * kUnitsPerProcessor));
-  for (std::size_t first = 0; first < order.size();) {
-    std::size_t last = first;
-    while (last < order.size() && parts[order[last]].slab == parts[order[first]].slab) ++last;
-    const std::size_t unit_begin = units_.size();
-    const Slab& slab = slabs[at(parts[order[first]].slab)];
-    for (std::size_t p = first; p < last; ++p) {
-      const Part& part = parts[order[p]];
-      for (std::int64_t step = part.step_begin; step < part.step_end; step += longest) {
-        units_.push_back({narrow(slab.first_row, "rows"), static_cast<std::int32_t>(slab.rows), -1,
-                          static_cast<std::int32_t>(step),
-                          static_cast<std::int32_t>(std::min(part.step_end, step + longest))});
-      }
-    }
-    if (units_.size() == unit_begin) {  // An empty slab: somebody has to write its bias.
-      units_.push_back({narrow(slab.first_row, "rows"), static_cast<std::int32_t>(slab.rows), -1, 0, 0});
-    } else if (units_.size() > unit_begin + 1) {
-      const std::int64_t before = decode_partials_;
-      for (std::size_t u = unit_begin; u < units_.size(); ++u)
-        units_[u].partial = narrow(decode_partials_++, "partial sums");
-      splits_.push_back({units_[unit_begin].first_row, units_[unit_begin].rows,
-                         static_cast<std::int32_t>(before), static_cast<std::int32_t>(decode_partials_)});
-      ++decode_splits_;
-    }
-    first = last;
+/// CTAs for few columns: warps share a slab until the GPU is full, or until they have too few steps each.
+void Plan::add_decode(const std::vector<Slab>& slabs, std::int64_t processors) {
+  for (const Slab& slab : slabs) {
+    slabs_.push_back({narrow(slab.first_row, "rows"), static_cast<std::int32_t>(slab.rows),
+                      narrow(slab.step_begin, "steps"), narrow(slab.step_end, "steps")});
   }
-  narrow(unit_count(), "ranges");
+  const auto steps = [](const SlabEntry& slab) { return slab.step_end - slab.step_begin; };
+  std::stable_sort(slabs_.begin(), slabs_.end(),
+                   [&](const SlabEntry& a, const SlabEntry& b) { return steps(a) > steps(b); });
+  const std::int64_t most =
+      std::max(least_decode_steps(math_), ceil_div(steps_, processors * kDecodeWarpsPerProcessor));
+  for (std::size_t first = 0; first < slabs_.size();) {
+    std::int32_t share = 1;
+    while (share < kDecodeWarps && ceil_div(steps(slabs_[first]), share) > most) share *= 2;
+    decode_.push_back({narrow(static_cast<std::int64_t>(first), "slabs"), share});
+    first += static_cast<std::size_t>(kDecodeWarps / share);
+  }
 }
 
 void Plan::make_image() {
@@ -387,7 +370,8 @@ void Plan::make_image() {
   add(edges_);
   add(panel_rows_);
   add(reduction_);
-  add(units_);
+  add(slabs_);
+  add(decode_);
   add(splits_);
   panel_rows_ = {};
   reduction_ = {};
@@ -395,7 +379,7 @@ void Plan::make_image() {
   edges_ = {};
 }
 
-void Plan::point(Arguments& arguments, const std::byte* image, bool decode) const {
+void Plan::point(Arguments& arguments, const std::byte* image) const {
   std::size_t section = 0;
   const auto take = [&](auto& pointer) {
     pointer = reinterpret_cast<std::remove_reference_t<decltype(pointer)>>(image + sections_[section++]);
@@ -407,10 +391,10 @@ void Plan::point(Arguments& arguments, const std::byte* image, bool decode) cons
   take(arguments.edges);
   take(arguments.panel_rows);
   take(arguments.reduction);
-  take(arguments.units);
+  take(arguments.slabs);
+  take(arguments.decode);
   take(arguments.splits);
-  if (decode) arguments.splits += panel_splits_;
-  arguments.unit_count = static_cast<std::int32_t>(unit_count());
+  arguments.slab_count = static_cast<std::int32_t>(slabs_.size());
   arguments.stages = stages_;
   arguments.height = height_;
   arguments.math = math_;

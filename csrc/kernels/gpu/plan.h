@@ -22,7 +22,7 @@ struct Wish {
   int cluster = 1;       ///< CTAs that share what they fetch of X: 2, 4 or 8; 1 is the panel kernel.
 };
 
-/// Slabs of at most `height` rows, their steps, groups, and ranges for few columns, as tables in one image
+/// Slabs of at most `height` rows, their steps, groups, and CTAs for few columns, as tables in one image
 /// that is copied to the device as it is. Weights are not part of it: `places` says which value goes where,
 /// so that new values of the same blocks need no new plan. Immutable.
 class Plan {
@@ -48,21 +48,26 @@ class Plan {
     return stage_rows_ * (clustered ? row_pitch(math_, kClusterColumns) : panel_pitch(math_));
   }
   std::int64_t group_count() const { return static_cast<std::int64_t>(groups_.size()); }
-  std::int64_t unit_count() const { return static_cast<std::int64_t>(units_.size()); }
+  /// CTAs of the kernel for few columns, the most warps that share a slab there, and a CTA's shared memory.
+  std::int64_t decode_cta_count() const { return static_cast<std::int64_t>(decode_.size()); }
+  int decode_share() const { return decode_[0].share; }
+  std::int64_t decode_shared_bytes() const {
+    return decode_share() == 1 ? 0 : kDecodeWarps * decode_sums(math_, height_) * kLanes * 4;
+  }
   std::int64_t steps() const { return steps_; }
   /// Kept reduction elements of all slabs; the rest of steps * depth is padding.
   std::int64_t kept_elements() const { return kept_elements_; }
-  /// Divided slabs and their partial sums, of the panel kernel or of the kernel for few columns.
-  std::int64_t split_count(bool decode) const { return decode ? decode_splits_ : panel_splits_; }
-  std::int64_t partial_count(bool decode) const { return decode ? decode_partials_ : panel_partials_; }
+  /// Divided slabs and their partial sums. The kernel for few columns has none.
+  std::int64_t split_count() const { return static_cast<std::int64_t>(splits_.size()); }
+  std::int64_t partial_count() const { return partials_; }
 
   /// The tables, to be copied to memory aligned to kImageAlignment.
   const std::vector<std::byte>& image() const { return image_; }
   /// For every weight in the kernels' order its index among the groups' values, one after the other; -1 is 0.
   const std::vector<std::int32_t>& places() const { return places_; }
 
-  /// Fills in where the tables lie if the image is at `image`, for the kernel for few columns or another one.
-  void point(Arguments& arguments, const std::byte* image, bool decode) const;
+  /// Fills in where the tables lie if the image is at `image`.
+  void point(Arguments& arguments, const std::byte* image) const;
 
   static constexpr std::int64_t kImageAlignment = 256;
 
@@ -71,10 +76,10 @@ class Plan {
   struct Part;
   struct Elements;
 
-  void add_cluster(const Elements& elements, const std::vector<Slab>& slabs, std::vector<Part>& parts,
+  void add_cluster(const Elements& elements, std::vector<Slab>& slabs, const std::vector<Part>& parts,
                    std::size_t begin, std::size_t end, std::int64_t octets_per_chunk,
                    std::size_t group_slots);
-  void add_units(const std::vector<Slab>& slabs, const std::vector<Part>& parts, std::int64_t processors);
+  void add_decode(const std::vector<Slab>& slabs, std::int64_t processors);
   void make_image();
 
   Math math_;
@@ -87,10 +92,7 @@ class Plan {
   std::int64_t stage_rows_ = 0;
   std::int64_t steps_ = 0;
   std::int64_t kept_elements_ = 0;
-  std::int64_t panel_splits_ = 0;
-  std::int64_t decode_splits_ = 0;
-  std::int64_t panel_partials_ = 0;
-  std::int64_t decode_partials_ = 0;
+  std::int64_t partials_ = 0;
   std::vector<GroupEntry> groups_;
   std::vector<ChunkEntry> chunks_;
   std::vector<std::int32_t> octets_;
@@ -98,8 +100,9 @@ class Plan {
   std::vector<std::int32_t> edges_;
   std::vector<std::uint16_t> panel_rows_;
   std::vector<std::int32_t> reduction_;
-  std::vector<UnitEntry> units_;
-  std::vector<SplitEntry> splits_;  ///< The panel kernel's, then the other's.
+  std::vector<SlabEntry> slabs_;
+  std::vector<DecodeEntry> decode_;
+  std::vector<SplitEntry> splits_;
   std::vector<std::int32_t> places_;
   std::vector<std::byte> image_;
   std::vector<std::size_t> sections_;  ///< Where each table begins in the image.

@@ -19,11 +19,15 @@ enum class Math : std::int32_t {
 
 constexpr int kLanes = 32;
 constexpr int kMaxWarps = 16;
-constexpr int kDecodeWarps = 4;
+constexpr int kDecodeWarps = 8;
 /// Rows of X are gathered in runs of this many, aligned: 16 bytes of the narrowest type.
 constexpr int kOctet = 8;
 /// Products of at most this many columns take the kernel that streams W once.
 constexpr int kDecodeColumns = 16;
+/// Registers in which a lane of that kernel holds sums.
+PYSIM_HD constexpr int decode_sums(Math math, int height) {
+  return math == Math::f32 ? height : height * kDecodeColumns / kLanes;
+}
 
 PYSIM_HD constexpr bool on_tensor_cores(Math math) { return math != Math::f32; }
 PYSIM_HD constexpr int element_bytes(Math math) { return math == Math::f16 || math == Math::bf16 ? 2 : 4; }
@@ -90,13 +94,17 @@ PYSIM_HD constexpr int x_words(int height) { return height == 8 ? 4 : 2; }
 PYSIM_HD constexpr int tile_columns(int height) { return height == 8 ? 16 : 8; }
 PYSIM_HD constexpr int tile_rows(int height) { return height == 8 ? 8 : 16; }
 
+/// Reduction elements that one register of a tile of X holds, and the first of those in a lane's `deep`th.
+PYSIM_HD constexpr int x_run(Math math) { return in_words(math) ? 1 : 2; }
+PYSIM_HD constexpr int x_run_begin(Math math, int lane, int deep) {
+  return x_run(math) * (lane % 4 + 4 * deep);
+}
+
 /// Element and column that lane `lane` holds in the half `half` of its register `word` of a tile of X.
 PYSIM_HD constexpr Place x_place(Math math, int height, int lane, int word, int half) {
-  const int group = lane / 4;
-  const int thread = lane % 4;
   const int deep = height == 8 ? word / 2 : word;
-  const int column = height == 8 ? group + 8 * (word % 2) : group;
-  return in_words(math) ? Place{thread + 4 * deep, column} : Place{2 * thread + half + 8 * deep, column};
+  const int column = height == 8 ? lane / 4 + 8 * (word % 2) : lane / 4;
+  return {x_run_begin(math, lane, deep) + half, column};
 }
 
 /// Row address that lane `lane` gives to ldmatrix.x4.trans for 16 elements x 16 columns: element and first of

@@ -15,10 +15,10 @@ struct alignas(kCount < 4 ? kCount * 4 : 16) Words {
   std::uint32_t word[kCount];
 };
 
-/// Bits of X[k, column] as tensor cores take them; outside 0 or, in i8, the zero point.
+/// Bits of X[k] in a column as tensor cores take them; outside 0 or, in i8, the zero point.
 template <Math kMath>
-PYSIM_DEVICE std::uint32_t x_bits(const XSource& x, std::int64_t k, std::int64_t column) {
-  const std::int64_t offset = x_offset(x, column_place(x, column), k);
+PYSIM_DEVICE std::uint32_t x_bits(const XSource& x, const ColumnPlace& place, std::int64_t k) {
+  const std::int64_t offset = x_offset(x, place, k);
   if (offset < 0) return fill_of<kMath>(x);
   if (element_bytes(kMath) == 4) {
     return tensor_bits<kMath>(static_cast<const std::uint32_t*>(x.data)[offset] ^ flip_of<kMath>(x));
@@ -140,41 +140,83 @@ struct TensorWarp {
     visit<kTiles>(sums, first_column, f);
   }
 
-  /// A unit of the kernel for few columns: X is read from global memory, element by element.
-  template <class F>
-  PYSIM_DEVICE static void decode(const Arguments& a, const UnitEntry& unit, F f) {
-    constexpr int tiles = kDecodeColumns / tile_columns(kHeight);
-    Each<Sums<tiles>> sums;
-    clear<tiles>(sums);
-    for (std::int64_t step = unit.step_begin; step < unit.step_end; ++step) {
-      Weights w;
-      load_weights(w, a, step);
-      const std::int32_t* const ks = a.reduction + step * step_depth(kMath);
+  static constexpr int kDecodeTiles = kDecodeColumns / tile_columns(kHeight);
+  using Decode = Each<Sums<kDecodeTiles>>;
+
+  /// Sums of steps begin .. end - 1 for few columns: X is read from global memory, element by element.
+  PYSIM_DEVICE static void decode(Decode& sums, const Arguments& a, std::int32_t begin, std::int32_t end) {
+    clear<kDecodeTiles>(sums);
+    // A lane has two columns, those of two tiles or of the halves of one.
+    Each<ColumnPlace[2]> places;
+    Machine::lanes([&](int lane) {
       PYSIM_UNROLL
-      for (int t = 0; t < tiles; ++t) {
+      for (int c = 0; c < 2; ++c) places[lane][c] = column_place(a.x, lane / 4 + 8 * c);
+    });
+    DecodeAhead next;
+    if (begin < end) load_decode(next, a, begin);
+    for (std::int32_t step = begin; step < end; ++step) {
+      DecodeAhead now = next;
+      if (step + 1 < end) load_decode(next, a, step + 1);
+      PYSIM_UNROLL
+      for (int t = 0; t < kDecodeTiles; ++t) {
         Each<Words<kXWords>> x;
         Machine::lanes([&](int lane) {
           PYSIM_UNROLL
           for (int i = 0; i < kXWords; ++i) {
-            const Place low = x_place(kMath, kHeight, lane, i, 0);
-            const std::int64_t column = t * tile_columns(kHeight) + low.at;
-            const std::uint32_t bits = x_bits<kMath>(a.x, ks[low.k], column);
-            if constexpr (in_words(kMath)) {
-              x[lane].word[i] = bits;
-            } else {
-              const Place high = x_place(kMath, kHeight, lane, i, 1);
-              x[lane].word[i] = bits | (x_bits<kMath>(a.x, ks[high.k], column) << 16);
-            }
+            const ColumnPlace& place = places[lane][kHeight == 8 ? i % 2 : t];
+            const Run& run = now.runs[lane].deep[kHeight == 8 ? i / 2 : i];
+            x[lane].word[i] = x_bits<kMath>(a.x, place, run.k[0]);
+            if constexpr (!in_words(kMath)) x[lane].word[i] |= x_bits<kMath>(a.x, place, run.k[1]) << 16;
           }
         });
         Machine::converge();  // Lanes outside X took other ways.
-        multiply<tiles, kXWords>(sums, t, w, x, 0);
+        multiply<kDecodeTiles, kXWords>(sums, t, now.weights, x, 0);
       }
     }
-    visit<tiles>(sums, 0, f);
+  }
+
+  /// Visits them: f(lane, register, row of the slab, column, sum).
+  template <class F>
+  PYSIM_DEVICE static void visit_decode(Decode& sums, const Arguments&, F f) {
+    Machine::lanes([&](int lane) {
+      PYSIM_UNROLL
+      for (int t = 0; t < kParts * kDecodeTiles; ++t) {
+        PYSIM_UNROLL
+        for (int i = 0; i < 4; ++i) {
+          const Place place = sum_place(kHeight, lane, i);
+          f(lane, 4 * t + i, t / kDecodeTiles * tile_rows(kHeight) + place.k,
+            t % kDecodeTiles * tile_columns(kHeight) + place.at, sums[lane].tile[t][i]);
+        }
+      }
+    });
   }
 
  private:
+  /// Rows of X that follow each other in a register.
+  struct alignas(4 * x_run(kMath)) Run {
+    std::int32_t k[x_run(kMath)];
+  };
+  struct Runs {
+    Run deep[2];
+  };
+  /// What a step for few columns needs besides X, loaded a step ahead: X cannot be read before.
+  struct DecodeAhead {
+    Weights weights;
+    Each<Runs> runs;
+  };
+
+  PYSIM_DEVICE static void load_decode(DecodeAhead& to, const Arguments& a, std::int64_t step) {
+    load_weights(to.weights, a, step);
+    const std::int32_t* const ks = a.reduction + step * step_depth(kMath);
+    Machine::lanes([&](int lane) {
+      PYSIM_UNROLL
+      for (int deep = 0; deep < 2; ++deep) {
+        to.runs[lane].deep[deep] =
+            Machine::template fetch<Run>(reinterpret_cast<const char*>(ks + x_run_begin(kMath, lane, deep)));
+      }
+    });
+  }
+
   PYSIM_DEVICE static void add_words(Panel& sums, const Arguments& a, const char* stage, std::int64_t step) {
     Weights w;
     load_weights(w, a, step);
@@ -272,34 +314,61 @@ struct CoreWarp {
     });
   }
 
-  /// Lanes are columns x every so manieth step; the steps' sums are added up at the end, in a fixed order.
-  template <class F>
-  PYSIM_DEVICE static void decode(const Arguments& a, const UnitEntry& unit, F f) {
-    int columns = 1;
-    while (columns < a.x.n && columns < kDecodeColumns) columns *= 2;
-    Each<Weights> sums;
+  using Decode = Each<Weights>;
+
+  /// Sums of steps begin .. end - 1 for few columns. Lanes are columns x every so manieth step; the steps'
+  /// sums are added up at the end, in a fixed order. Weights and places in X are loaded ahead.
+  PYSIM_DEVICE static void decode(Decode& sums, const Arguments& a, std::int32_t begin, std::int32_t end) {
+    const int columns = decode_columns(a);
+    const int together = kLanes / columns;
+    const auto weights = [&](std::int64_t step) {
+      return Machine::template fetch<Weights>(static_cast<const char*>(a.weights) + step * kHeight * 4);
+    };
     Machine::lanes([&](int lane) {
       PYSIM_UNROLL
       for (int r = 0; r < kHeight; ++r) sums[lane].row[r] = 0;
-      for (std::int64_t step = unit.step_begin + lane / columns; step < unit.step_end;
-           step += kLanes / columns) {
-        const float x = same_bits<float>(x_bits<kMath>(a.x, a.reduction[step], lane % columns));
-        const auto w =
-            Machine::template fetch<Weights>(static_cast<const char*>(a.weights) + step * kHeight * 4);
+      const ColumnPlace place = column_place(a.x, lane % columns);
+      std::int64_t step = begin + lane / columns;
+      if (step >= end) return;
+      std::int32_t next_k = a.reduction[step];
+      Weights next = weights(step);
+      for (; step < end; step += together) {
+        const std::int32_t k = next_k;
+        const Weights w = next;
+        if (step + together < end) {
+          next_k = a.reduction[step + together];
+          next = weights(step + together);
+        }
+        const float x = same_bits<float>(x_bits<kMath>(a.x, place, k));
         PYSIM_UNROLL
         for (int r = 0; r < kHeight; ++r) sums[lane].row[r] = Machine::fused(w.row[r], x, sums[lane].row[r]);
       }
     });
+    Machine::converge();  // Lanes had different numbers of steps.
     PYSIM_UNROLL
     for (int r = 0; r < kHeight; ++r) {
       for (int apart = columns; apart < kLanes; apart *= 2)
         Machine::add_across([&](int lane) -> float& { return sums[lane].row[r]; }, apart);
     }
+  }
+
+  /// Visits them: f(lane, register, row of the slab, column, sum).
+  template <class F>
+  PYSIM_DEVICE static void visit_decode(Decode& sums, const Arguments& a, F f) {
+    const int columns = decode_columns(a);
     Machine::lanes([&](int lane) {
       if (lane >= columns) return;
       PYSIM_UNROLL
-      for (int r = 0; r < kHeight; ++r) f(r, lane, sums[lane].row[r]);
+      for (int r = 0; r < kHeight; ++r) f(lane, r, r, lane, sums[lane].row[r]);
     });
+  }
+
+ private:
+  /// The power of two that is large enough for the columns of X.
+  PYSIM_DEVICE static int decode_columns(const Arguments& a) {
+    int columns = 1;
+    while (columns < a.x.n && columns < kDecodeColumns) columns *= 2;
+    return columns;
   }
 };
 
