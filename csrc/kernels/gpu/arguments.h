@@ -152,6 +152,12 @@ PYSIM_HD ColumnPlace column_place(const XSource& x, std::int64_t column) {
           column % x.out_width * x.stride_x - x.pad_x, true};
 }
 
+/// Columns of X from `column` on, no more than a panel has.
+PYSIM_HD int columns_from(const XSource& x, std::int64_t column) {
+  const std::int64_t left = x.n - column;
+  return left < kMostPanelColumns ? static_cast<int>(left) : kMostPanelColumns;
+}
+
 /// Offset in elements of X[k] in that column from x.data, or -1 where a zero stands: outside X and in the
 /// padding. Divides in 32 bits, which GPUs do much faster.
 PYSIM_HD std::int64_t x_offset(const XSource& x, const ColumnPlace& place, std::int64_t k) {

@@ -23,16 +23,69 @@ PYSIM_DEVICE void finish(const Arguments& a, std::int64_t row, std::int64_t colu
   store_element(a.y.data, row * a.y.m_stride + column * a.y.n_stride, value, a.math);
 }
 
-/// To Y if the sum is whole, else to the workspace.
-template <class Sum>
-PYSIM_DEVICE void write_sum(const Arguments& a, const SlotEntry& entry, int row, std::int64_t column,
-                            Sum sum) {
-  if (row >= entry.rows || column >= a.x.n) return;
+/// A row of Y from some column on, for finished sums; what all its columns share is found once.
+template <Math kMath>
+class RowOfY {
+ public:
+  PYSIM_DEVICE RowOfY(const Arguments& a, const SlotEntry& entry, int row, std::int64_t column)
+      : row_(entry.first_row + row), columns_(row < entry.rows ? columns_from(a.x, column) : 0) {
+    origin_ = row_ * a.y.m_stride + column * a.y.n_stride;
+    if (columns_ <= 0) return;
+    if constexpr (kMath == Math::i8) {
+      start_ = a.start[row_];
+    } else {
+      start_ = a.bias == nullptr ? -0.0F : a.bias[row_];  // Adding -0 changes nothing.
+    }
+  }
+  /// The sum `behind` columns further on, if there are so many.
+  PYSIM_DEVICE void put(const Arguments& a, int behind, typename SumOf<kMath>::type sum) const {
+    if (behind >= columns_) return;
+    const std::int64_t at = origin_ + behind * a.y.n_stride;
+    if constexpr (kMath == Math::i8) {
+      store_int8(a.int8, row_, added(sum, start_), a.y.data, at);
+    } else {
+      float value = sum + start_;
+      if (a.relu && value < 0) value = 0;  // A NaN stays.
+      store_element(a.y.data, at, value, kMath);
+    }
+  }
+
+ private:
+  std::int64_t row_;
+  std::int64_t origin_;
+  int columns_;
+  typename SumOf<kMath>::type start_{};
+};
+
+/// The same among the partial sums of a divided slab.
+template <Math kMath>
+class RowOfPartials {
+ public:
+  using Sum = typename SumOf<kMath>::type;
+  PYSIM_DEVICE RowOfPartials(const Arguments& a, const SlotEntry& entry, int row, std::int64_t column)
+      : sums_(static_cast<Sum*>(a.partials) +
+              (static_cast<std::int64_t>(entry.partial) * a.height + row) * a.x.n + column),
+        columns_(row < entry.rows ? columns_from(a.x, column) : 0) {}
+  PYSIM_DEVICE void put(const Arguments&, int behind, Sum sum) const {
+    if (behind < columns_) sums_[behind] = sum;
+  }
+
+ private:
+  Sum* sums_;
+  int columns_;
+};
+
+/// To Y if the sums are whole, else to the workspace.
+template <Math kMath, class Warp>
+PYSIM_DEVICE void write_slab(typename Warp::Panel& sums, const Arguments& a, const SlotEntry& entry,
+                             std::int64_t first_column) {
   if (entry.partial < 0) {
-    finish(a, entry.first_row + row, column, sum);
+    Warp::visit_panel(
+        sums, a, [&](int row, int column) { return RowOfY<kMath>(a, entry, row, first_column + column); });
   } else {
-    static_cast<Sum*>(
-        a.partials)[(static_cast<std::int64_t>(entry.partial) * a.height + row) * a.x.n + column] = sum;
+    Warp::visit_panel(sums, a, [&](int row, int column) {
+      return RowOfPartials<kMath>(a, entry, row, first_column + column);
+    });
   }
 }
 
@@ -40,13 +93,22 @@ template <Math kMath, class Cta>
 PYSIM_DEVICE void load_chunk(Cta& cta, const Arguments& a, std::int32_t chunk, std::int64_t first_column,
                              char* stage) {
   const ChunkEntry entry = a.chunks[chunk];
-  const std::int64_t items = panel_items(kMath, a.loading, entry.octets);
   const std::int32_t* const octets = a.octets + entry.octet_begin;
+  if constexpr (kMath != Math::i8) {  // whose X has quads
+    if (a.loading == Loading::along_columns) {
+      cta.threads([&](int thread) {
+        copy_along_columns<kMath>(cta, a.x, octets, entry.octets, first_column, thread, stage);
+      });
+      return;
+    }
+  }
+  const std::uint32_t items = panel_items(kMath, a.loading, entry.octets);
   cta.threads([&](int thread) {
     // In most ways of loading a thread stays in its column.
     ColumnPlace place{};
     std::int64_t column = -1;
-    for (std::int64_t i = thread; i < items; i += cta.size()) {
+    for (auto i = static_cast<std::uint32_t>(thread); i < items;
+         i += static_cast<std::uint32_t>(cta.size())) {
       const PanelItem item = panel_item(kMath, a.loading, octets, first_column, i);
       if (item.column != column) {
         column = item.column;
@@ -101,7 +163,7 @@ PYSIM_DEVICE void panel_body(Cta& cta, const Arguments& a, std::int64_t index, c
           const std::int32_t slot = first_slot + s * warps + warp;
           if (slot < group.slots) {
             const std::int32_t* const edge = a.edges + slots[slot].edge_begin + c;
-            Warp::add_steps(held[warp].slot[s], a, stage, edge[0], edge[1]);
+            add_steps<Warp>(held[warp].slot[s], a, stage, edge[0], edge[1]);
           }
         }
       });
@@ -112,10 +174,7 @@ PYSIM_DEVICE void panel_body(Cta& cta, const Arguments& a, std::int64_t index, c
       for (int s = 0; s < kSlots; ++s) {
         const std::int32_t slot = first_slot + s * warps + warp;
         if (slot < group.slots) {
-          const SlotEntry entry = slots[slot];
-          Warp::visit_panel(held[warp].slot[s], first_column, [&](int row, std::int64_t column, auto sum) {
-            write_sum(a, entry, row, column, sum);
-          });
+          write_slab<kMath, Warp>(held[warp].slot[s], a, slots[slot], first_column);
         }
       }
     });

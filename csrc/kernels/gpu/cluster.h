@@ -113,7 +113,7 @@ PYSIM_DEVICE void cluster_body(Cta& cta, const Arguments& a, std::int64_t index,
             auto now = mine.next[s];
             ++mine.step[s];
             load_next(mine, s);
-            Warp::multiply_rows(mine.slot[s], stage, now);
+            Warp::multiply_step(mine.slot[s], stage, now);
           }
         }
       }
@@ -125,12 +125,7 @@ PYSIM_DEVICE void cluster_body(Cta& cta, const Arguments& a, std::int64_t index,
     PYSIM_UNROLL
     for (int s = 0; s < kSlots; ++s) {
       const std::int32_t slot = s * warps + warp;
-      if (slot < group.slots) {
-        const SlotEntry entry = slots[slot];
-        Warp::visit_panel(held[warp].slot[s], first_column, [&](int row, std::int64_t column, auto sum) {
-          write_sum(a, entry, row, column, sum);
-        });
-      }
+      if (slot < group.slots) write_slab<kMath, Warp>(held[warp].slot[s], a, slots[slot], first_column);
     }
   });
   cta.cluster_barrier();  // No CTA may end while another one can still reach its shared memory.

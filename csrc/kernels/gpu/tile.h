@@ -38,6 +38,7 @@ PYSIM_HD constexpr int step_depth(Math math) { return math == Math::f32 ? 1 : in
 /// Columns of X in a panel, and in one that the CTAs of a cluster share.
 PYSIM_HD constexpr int panel_columns(Math math) { return math == Math::f32 ? 128 : 64; }
 constexpr int kClusterColumns = 128;
+constexpr int kMostPanelColumns = 128;
 /// Bytes from one row of a panel to the next. On tensor cores 16 or 32 more than a row has, so that the
 /// eight rows of an access lie in different banks if they follow each other.
 PYSIM_HD constexpr int row_pitch(Math math, int columns) {

@@ -35,6 +35,7 @@ struct TensorWarp {
   static constexpr int kWeightWords = weight_words(kHeight);
   static constexpr int kAccess = kWeightWords < 4 ? kWeightWords : 4;  ///< Words that one access loads.
   static constexpr int kXWords = x_words(kHeight);
+  static constexpr int kRows = in_words(kMath) ? 2 : 1;  ///< Of a panel that a lane has to find for a step.
 
   using Sum = typename SumOf<kMath>::type;
 
@@ -72,72 +73,85 @@ struct TensorWarp {
     });
   }
 
-  /// What a step of a two-byte type needs besides the panel: its weights, and where in a stage each lane
-  /// finds the row whose address it gives to ldmatrix. Comes from L2, which takes longer than the step's
-  /// products, and is therefore loaded a step ahead.
+  /// What a step needs besides the panel: its weights, and where in a stage the row begins whose address each
+  /// lane gives to ldmatrix, or the two that it reads word by word.
   struct Ahead {
     Weights weights;
-    Each<int> rows;
+    struct Rows {
+      int at[kRows];
+    };
+    Each<Rows> rows;
   };
 
   PYSIM_DEVICE static void load_ahead(Ahead& to, const Arguments& a, std::int64_t step) {
     load_weights(to.weights, a, step);
     const std::uint16_t* const rows = a.panel_rows + step * step_depth(kMath);
     Machine::lanes([&](int lane) {
-      const Place place = ldmatrix_place(kHeight, lane);
-      to.rows[lane] = rows[place.k] * kPitch + place.at * 2;
+      PYSIM_UNROLL
+      for (int r = 0; r < kRows; ++r) {
+        const Place place = in_words(kMath) ? x_place(kMath, kHeight, lane, r * kXWords / kRows, 0)
+                                            : ldmatrix_place(kHeight, lane);
+        to.rows[lane].at[r] = rows[place.k] * kPitch;
+      }
     });
   }
 
   /// Adds the products of a step with its rows of the panel in `stage`.
-  PYSIM_DEVICE static void multiply_rows(Panel& sums, const char* stage, Ahead& step) {
-    Each<const char*> address;
-    Machine::lanes([&](int lane) { address[lane] = stage + step.rows[lane]; });
-    // 16 columns at a time: two tiles of 8, or one of 16.
-    PYSIM_UNROLL
-    for (int j = 0; j < kColumns / 16; ++j) {
-      Each<Words<4>> x;
-      Machine::ldmatrix_trans(x, address, j * 32);
-      PYSIM_UNROLL
-      for (int t = 0; t < 16 / tile_columns(kHeight); ++t)
-        multiply<kTiles, 4>(sums, j * (16 / tile_columns(kHeight)) + t, step.weights, x, 2 * t);
-    }
-  }
-
-  /// Adds the products of steps begin .. end - 1 with the panel in `stage`.
-  PYSIM_DEVICE static void add_steps(Panel& sums, const Arguments& a, const char* stage, std::int32_t begin,
-                                     std::int32_t end) {
+  PYSIM_DEVICE static void multiply_step(Panel& sums, const char* stage, Ahead& step) {
     if constexpr (in_words(kMath)) {
-      for (std::int32_t step = begin; step < end; ++step) add_words(sums, a, stage, step);
+      PYSIM_UNROLL
+      for (int t = 0; t < kTiles; ++t) {
+        Each<Words<kXWords>> x;
+        Machine::lanes([&](int lane) {
+          PYSIM_UNROLL
+          for (int i = 0; i < kXWords; ++i) {
+            const char* const mine = stage + x_place(kMath, kHeight, lane, i, 0).at * 4;
+            const char* const at =
+                mine + step.rows[lane].at[i * kRows / kXWords] + t * tile_columns(kHeight) * 4;
+            x[lane].word[i] = tensor_bits<kMath>(Machine::template load<std::uint32_t>(at));
+          }
+        });
+        multiply<kTiles, kXWords>(sums, t, step.weights, x, 0);
+      }
     } else {
-      Ahead next;
-      if (begin < end) load_ahead(next, a, begin);
-      for (std::int32_t step = begin; step < end; ++step) {
-        Ahead now = next;
-        if (step + 1 < end) load_ahead(next, a, step + 1);
-        multiply_rows(sums, stage, now);
+      Each<const char*> address;
+      Machine::lanes([&](int lane) {
+        address[lane] = stage + ldmatrix_place(kHeight, lane).at * 2 + step.rows[lane].at[0];
+      });
+      // 16 columns at a time: two tiles of 8, or one of 16.
+      PYSIM_UNROLL
+      for (int j = 0; j < kColumns / 16; ++j) {
+        Each<Words<4>> x;
+        Machine::ldmatrix_trans(x, address, j * 32);
+        PYSIM_UNROLL
+        for (int t = 0; t < 16 / tile_columns(kHeight); ++t)
+          multiply<kTiles, 4>(sums, j * (16 / tile_columns(kHeight)) + t, step.weights, x, 2 * t);
       }
     }
   }
 
-  /// Visits the sums of columns first_column and after: f(row of the slab, column, sum).
-  template <int kCount, class F>
-  PYSIM_DEVICE static void visit(Each<Sums<kCount>>& sums, std::int64_t first_column, F f) {
+  /// Writes the sums: open(row of the slab, column of the panel) gives what puts those of a row from there
+  /// on.
+  template <class Open>
+  PYSIM_DEVICE static void visit_panel(Panel& sums, const Arguments& a, Open open) {
     Machine::lanes([&](int lane) {
       PYSIM_UNROLL
-      for (int t = 0; t < kParts * kCount; ++t) {
+      for (int part = 0; part < kParts; ++part) {
         PYSIM_UNROLL
-        for (int i = 0; i < 4; ++i) {
-          const Place place = sum_place(kHeight, lane, i);
-          f(t / kCount * tile_rows(kHeight) + place.k,
-            first_column + t % kCount * tile_columns(kHeight) + place.at, sums[lane].tile[t][i]);
+        for (int r = 0; r < 2; ++r) {  // A lane has two rows, and in each two columns of every tile.
+          const Place first = sum_place(kHeight, lane, sum_of(r, 0));
+          const auto out = open(part * tile_rows(kHeight) + first.k, first.at);
+          PYSIM_UNROLL
+          for (int t = 0; t < kTiles; ++t) {
+            PYSIM_UNROLL
+            for (int c = 0; c < 2; ++c) {
+              const int apart = sum_place(kHeight, 0, sum_of(0, c)).at;
+              out.put(a, t * tile_columns(kHeight) + apart, sums[lane].tile[part * kTiles + t][sum_of(r, c)]);
+            }
+          }
         }
       }
     });
-  }
-  template <class F>
-  PYSIM_DEVICE static void visit_panel(Panel& sums, std::int64_t first_column, F f) {
-    visit<kTiles>(sums, first_column, f);
   }
 
   static constexpr int kDecodeTiles = kDecodeColumns / tile_columns(kHeight);
@@ -192,6 +206,9 @@ struct TensorWarp {
   }
 
  private:
+  /// Which of a lane's four sums of a tile belongs to its row `r` and its column `c`, 0 or 1.
+  PYSIM_HD static constexpr int sum_of(int r, int c) { return kHeight == 8 ? r + 2 * c : 2 * r + c; }
+
   /// Rows of X that follow each other in a register.
   struct alignas(4 * x_run(kMath)) Run {
     std::int32_t k[x_run(kMath)];
@@ -215,25 +232,6 @@ struct TensorWarp {
             Machine::template fetch<Run>(reinterpret_cast<const char*>(ks + x_run_begin(kMath, lane, deep)));
       }
     });
-  }
-
-  PYSIM_DEVICE static void add_words(Panel& sums, const Arguments& a, const char* stage, std::int64_t step) {
-    Weights w;
-    load_weights(w, a, step);
-    const std::uint16_t* const rows = a.panel_rows + step * step_depth(kMath);
-    PYSIM_UNROLL
-    for (int t = 0; t < kTiles; ++t) {
-      Each<Words<kXWords>> x;
-      Machine::lanes([&](int lane) {
-        PYSIM_UNROLL
-        for (int i = 0; i < kXWords; ++i) {
-          const Place place = x_place(kMath, kHeight, lane, i, 0);
-          const char* const at = stage + rows[place.k] * kPitch + (t * tile_columns(kHeight) + place.at) * 4;
-          x[lane].word[i] = tensor_bits<kMath>(Machine::template load<std::uint32_t>(at));
-        }
-      });
-      multiply<kTiles, kXWords>(sums, t, w, x, 0);
-    }
   }
 
   /// Sums of the columns of tile t += the step's weights x the tile of X in words `first` and after.
@@ -283,17 +281,21 @@ struct CoreWarp {
     });
   }
 
-  PYSIM_DEVICE static void add_steps(Panel& sums, const Arguments& a, const char* stage, std::int32_t begin,
-                                     std::int32_t end) {
-    for (std::int32_t step = begin; step < end; ++step) add_step(sums, a, stage, step);
+  struct Ahead {
+    Each<Weights> weights;
+    int row;  ///< Where in a stage the step's row begins.
+  };
+
+  PYSIM_DEVICE static void load_ahead(Ahead& to, const Arguments& a, std::int64_t step) {
+    to.row = a.panel_rows[step] * panel_pitch(kMath);
+    const char* const weights = static_cast<const char*>(a.weights) + step * kHeight * 4;
+    Machine::lanes([&](int lane) { to.weights[lane] = Machine::template fetch<Weights>(weights); });
   }
 
-  PYSIM_DEVICE static void add_step(Panel& sums, const Arguments& a, const char* stage, std::int64_t step) {
-    const char* const row = stage + a.panel_rows[step] * panel_pitch(kMath);
+  PYSIM_DEVICE static void multiply_step(Panel& sums, const char* stage, Ahead& step) {
     Machine::lanes([&](int lane) {
-      const auto x = Machine::template load<Vector>(row + lane * kColumns * 4);
-      const auto w =
-          Machine::template fetch<Weights>(static_cast<const char*>(a.weights) + step * kHeight * 4);
+      const auto x = Machine::template load<Vector>(stage + lane * kColumns * 4 + step.row);
+      const Weights& w = step.weights[lane];
       PYSIM_UNROLL
       for (int r = 0; r < kHeight; ++r) {
         PYSIM_UNROLL
@@ -303,13 +305,14 @@ struct CoreWarp {
     });
   }
 
-  template <class F>
-  PYSIM_DEVICE static void visit_panel(Panel& sums, std::int64_t first_column, F f) {
+  template <class Open>
+  PYSIM_DEVICE static void visit_panel(Panel& sums, const Arguments& a, Open open) {
     Machine::lanes([&](int lane) {
       PYSIM_UNROLL
       for (int r = 0; r < kHeight; ++r) {
+        const auto out = open(r, lane * kColumns);
         PYSIM_UNROLL
-        for (int c = 0; c < kColumns; ++c) f(r, first_column + lane * kColumns + c, sums[lane].at[r][c]);
+        for (int c = 0; c < kColumns; ++c) out.put(a, c, sums[lane].at[r][c]);
       }
     });
   }
@@ -371,6 +374,29 @@ struct CoreWarp {
     return columns;
   }
 };
+
+/// Adds the products of steps begin .. end - 1 with the panel in `stage`. What a step needs besides comes
+/// from L2, which takes longer than a step's products, and is therefore loaded a step ahead, in turns into
+/// one of two places, so that nothing moves between registers. The last step is loaded once more, which saves
+/// a branch.
+template <class Warp>
+PYSIM_DEVICE void add_steps(typename Warp::Panel& sums, const Arguments& a, const char* stage,
+                            std::int32_t begin, std::int32_t end) {
+  if (begin == end) return;
+  const auto load = [&](typename Warp::Ahead& to, std::int32_t step) {
+    Warp::load_ahead(to, a, step < end ? step : end - 1);
+  };
+  typename Warp::Ahead even, odd;
+  load(even, begin);
+  for (std::int32_t step = begin;; step += 2) {
+    load(odd, step + 1);
+    Warp::multiply_step(sums, stage, even);
+    if (step + 1 >= end) return;
+    load(even, step + 2);
+    Warp::multiply_step(sums, stage, odd);
+    if (step + 2 >= end) return;
+  }
+}
 
 template <Math kMath, int kHeight, class Machine>
 struct WarpOf {
