@@ -144,8 +144,20 @@ def _regions(memory: list[Memory]) -> ctypes.Array[_Region]:
 
 
 def build(folder: Path) -> Gpu:
-    """Compiles kernels and machine, two at a time. Needs nvcc and a C++ compiler."""
+    """Compiles kernels and machine in a folder that has nothing else, or takes what is there already.
+
+    Needs nvcc and a C++ compiler; two run at a time.
+    """
     kernels = sorted((CSRC / "kernels" / "cuda").glob("*.cu"))
+    library = folder / "libptx.so"
+    if not library.exists():
+        folder.mkdir(exist_ok=True)
+        _build(folder, kernels, library)
+    modules = {source.stem: (folder / f"{source.stem}.ptx").read_text() for source in kernels}
+    return Gpu(library, modules)
+
+
+def _build(folder: Path, kernels: list[Path], library: Path) -> None:
     machine = sorted(HERE.glob("*.cpp"))
     to_ptx = [str(NVCC), "-gencode", f"arch={ARCHITECTURE},code={ARCHITECTURE}"]
     to_ptx += ["-Xcompiler=-fPIC", "--keep", "--keep-dir", str(folder)]
@@ -158,10 +170,7 @@ def build(folder: Path) -> Gpu:
     objects = [folder / f"{source.stem}.o" for source in kernels + machine]
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(_compile, compilers, kernels + machine, objects))
-    library = folder / "libptx.so"
     _call([str(CXX), "-shared", "-Wl,-z,defs", "-o", str(library), *map(str, objects)])
-    modules = {source.stem: (folder / f"{source.stem}.ptx").read_text() for source in kernels}
-    return Gpu(library, modules)
 
 
 def _compile(compiler: list[str], source: Path, to: Path) -> None:

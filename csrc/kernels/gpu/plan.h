@@ -64,6 +64,7 @@ class Plan {
   /// The tables, to be copied to memory aligned to kImageAlignment.
   const std::vector<std::byte>& image() const { return image_; }
   /// For every weight in the kernels' order its index among the groups' values, one after the other; -1 is 0.
+  /// One step more than there are.
   const std::vector<std::int32_t>& places() const { return places_; }
 
   /// Fills in where the tables lie if the image is at `image`.

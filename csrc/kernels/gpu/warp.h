@@ -377,22 +377,19 @@ struct CoreWarp {
 
 /// Adds the products of steps begin .. end - 1 with the panel in `stage`. What a step needs besides comes
 /// from L2, which takes longer than a step's products, and is therefore loaded a step ahead, in turns into
-/// one of two places, so that nothing moves between registers. The last step is loaded once more, which saves
-/// a branch.
+/// one of two places, so that nothing moves between registers. Behind the last step of all there is one more
+/// to load.
 template <class Warp>
 PYSIM_DEVICE void add_steps(typename Warp::Panel& sums, const Arguments& a, const char* stage,
                             std::int32_t begin, std::int32_t end) {
   if (begin == end) return;
-  const auto load = [&](typename Warp::Ahead& to, std::int32_t step) {
-    Warp::load_ahead(to, a, step < end ? step : end - 1);
-  };
   typename Warp::Ahead even, odd;
-  load(even, begin);
+  Warp::load_ahead(even, a, begin);
   for (std::int32_t step = begin;; step += 2) {
-    load(odd, step + 1);
+    Warp::load_ahead(odd, a, step + 1);
     Warp::multiply_step(sums, stage, even);
     if (step + 1 >= end) return;
-    load(even, step + 2);
+    Warp::load_ahead(even, a, step + 2);
     Warp::multiply_step(sums, stage, odd);
     if (step + 2 >= end) return;
   }
