@@ -128,46 +128,40 @@ def test_the_second_run_takes_its_training_from_the_cache(walk):
         assert [x["cycles"] for x in one["layers"]] == [x["cycles"] for x in two["layers"]]
 
 
-def test_another_seed_trains_anew(walk):
+def test_another_seed_trains_anew(walk, run_here):
     args, cache, _, _ = walk
     before = len(list(cache.rglob("*.safetensors")))
-    assert pysim(*args, "--seed", "1", "--no-measure", cache=cache).returncode == 0
-    assert len(list(cache.rglob("*.safetensors"))) == before + 3
+    run_here(*args, "--block", "4", "--seed", "1", "--no-measure", cache=cache)
+    assert len(list(cache.rglob("*.safetensors"))) == before + 2  # dense and pruned
 
 
-def test_a_damaged_cache_file_is_computed_again(walk):
+def test_a_damaged_cache_file_is_computed_again(walk, run_here):
     args, cache, first, _ = walk
     for path in cache.rglob("*.safetensors"):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    done = pysim(*args, "--no-measure", cache=cache)
-    assert done.returncode == 0, done.stderr
-    again = json.loads(done.stdout)
+    again = run_here(*args, "--no-measure", cache=cache)
     assert [run["accuracy"] for run in again["runs"]] == [run["accuracy"] for run in first["runs"]]
     assert again["runs"][0]["totals"]["kernel_speedup"] is None
 
 
 @pytest.mark.parametrize("dataflow", ["ws", "os", "is"])
-def test_every_dataflow_runs_through_the_command_line(walk, dataflow):
+def test_every_dataflow_runs_through_the_command_line(walk, run_here, dataflow):
     args, cache, _, _ = walk
-    done = pysim(*args, "--dataflow", dataflow, "--hw", "8x12", "--no-measure", cache=cache)
-    assert done.returncode == 0, done.stderr
-    data = json.loads(done.stdout)
+    data = run_here(*args, "--dataflow", dataflow, "--hw", "8x12", "--no-measure", cache=cache)
     assert (data["hardware"]["rows"], data["hardware"]["cols"]) == (8, 12)
     assert data["hardware"]["dataflow"] == dataflow
     expected = {"tile", "gather"} if dataflow == "is" else {"tile", "gather", "group", "mux2"}
     assert set(data["runs"][0]["totals"]["by_skip"]) == expected
 
 
-def test_cores_reorder_mapper_and_dram_rows_run_through_the_command_line(walk):
+def test_cores_reorder_mapper_and_dram_rows_run_through_the_command_line(walk, run_here):
     args, cache, _, _ = walk
     changes = ["array.cores=4", "array.reorder=true", "array.mapper=true", "memory.mode=rowbuffer"]
     rows = {"banks": 8, "row": "8KiB", "t_cl": "14ns", "t_rcd": "14ns", "t_rp": "14ns"}
     rows |= {"t_rfc": "160ns", "t_refi": "7.8us"}
     changes += [f"memory.dram.{key}={value}" for key, value in rows.items()]
     options = [word for change in changes for word in ("--set", change)]
-    done = pysim(*args, *options, "--no-measure", cache=cache)
-    assert done.returncode == 0, done.stderr
-    data = json.loads(done.stdout)
+    data = run_here(*args, *options, "--no-measure", cache=cache)
     hardware = data["hardware"]
     assert (hardware["cores"], hardware["reorder"], hardware["mapper"]) == (4, True, True)
     assert hardware["memory"]["mode"] == "rowbuffer"
@@ -178,12 +172,13 @@ def test_cores_reorder_mapper_and_dram_rows_run_through_the_command_line(walk):
         assert all(x["counts"]["memory"]["dram_bursts"] > 0 for x in run["layers"])
 
 
-def test_progress_is_silent_unless_stderr_is_a_terminal(walk):
-    args, cache, _, _ = walk
-    assert pysim(*args, "--seed", "2", "--no-measure", cache=cache).stderr == ""
+def test_progress_is_silent_unless_stderr_is_a_terminal(tmp_path):
+    args = ["run", "lenet5", "--block", "4", "--data", "synthetic", "--dense-epochs", "1", "--epochs", "0"]
+    args += ["--no-measure", "--json"]
+    assert pysim(*args, "--seed", "2", cache=tmp_path).stderr == ""
     leader, follower = pty.openpty()
     command = [sys.executable, "-c", "from pysim.cli import main; main()", *args, "--seed", "3"]
-    env = {**os.environ, "PYSIM_CACHE": str(cache)}
+    env = {**os.environ, "PYSIM_CACHE": str(tmp_path)}
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=follower, env=env, timeout=300, check=True)
     os.close(follower)
     shown = os.read(leader, 100_000).decode()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tomllib
@@ -163,30 +162,16 @@ def test_a_mistake_is_one_error_line_and_perhaps_a_hint(args, message, hint, tmp
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """``pysim run`` on synthetic data, its training shared by all calls."""
-    folder = tmp_path_factory.mktemp("run")
-    env = {**os.environ, "PYSIM_CACHE": str(folder / "cache")}
-    base = [
-        "run",
-        "lenet5",
-        "--block",
-        "4",
-        "--data",
-        "synthetic",
-        "--dense-epochs",
-        "1",
-        "--no-measure",
-        "--json",
-    ]
+def trained(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
 
-    def call(*args):
-        done = pysim(*base, *args, env=env, cwd=folder)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
 
-    call.folder = folder
-    return call
+@pytest.fixture
+def run(trained, run_here, tmp_path, monkeypatch):
+    """``pysim run`` on synthetic data, in a folder of its own; all share their training."""
+    monkeypatch.chdir(tmp_path)
+    base = ["run", "lenet5", "--block", "4", "--data", "synthetic", "--dense-epochs", "1"]
+    return lambda *args: run_here(*base, "--no-measure", "--json", *args, cache=trained)
 
 
 def totals(result):
@@ -195,8 +180,8 @@ def totals(result):
     return of_array
 
 
-def test_a_run_on_a_file_is_a_run_on_the_array_that_it_describes(run):
-    (run.folder / "npu.toml").write_text('extends = "gemmini-16"\n[array]\nrows = 8\ncols = 12\n')
+def test_a_run_on_a_file_is_a_run_on_the_array_that_it_describes(run, tmp_path):
+    (tmp_path / "npu.toml").write_text('extends = "gemmini-16"\n[array]\nrows = 8\ncols = 12\n')
     by_file = run("--hw", "npu.toml", "--set", "memory.mode=ideal")  # no stalls: the array alone
     by_size = run("--hw", "8x12")
     assert by_file["hardware"]["name"] == "npu with memory.mode=ideal"
@@ -209,8 +194,8 @@ def test_a_run_on_a_file_is_a_run_on_the_array_that_it_describes(run):
     assert totals(by_set) == totals(by_size)
 
 
-def test_the_skip_mode_is_the_options_then_the_files_then_gather(run):
-    (run.folder / "tile.toml").write_text('extends = "edge-8"\n[array]\nskip = "tile"\n')
+def test_the_skip_mode_is_the_options_then_the_files_then_gather(run, tmp_path):
+    (tmp_path / "tile.toml").write_text('extends = "edge-8"\n[array]\nskip = "tile"\n')
     assert run("--hw", "tile.toml")["hardware"]["skip"] == "tile"
     assert run("--hw", "tile.toml", "--skip", "mux")["hardware"]["skip"] == "mux"
     assert run("--hw", "edge-8")["hardware"]["skip"] == "gather"

@@ -203,7 +203,7 @@ OVERRIDES = [
 ]
 
 
-@pytest.mark.parametrize(("override", "look", "value"), OVERRIDES, ids=lambda x: str(x))
+@pytest.mark.parametrize(("override", "look", "value"), OVERRIDES, ids=[case[0] for case in OVERRIDES])
 def test_an_override_changes_its_value_and_shows_in_the_name(override, look, value):
     hw = load_accelerator("gemmini-16", [override])
     assert look(hw) == value

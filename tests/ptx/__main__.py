@@ -60,8 +60,9 @@ def counted(gpu: Gpu, math: str, bh: int, bw: int, cluster: int, size: int = SIZ
 
 def main() -> None:
     """Prints a line for each case: what all 4096 columns take, and the time of the slowest part by itself."""
-    print("                        millions of                                  MB             us if nothing else")
-    print("math block   cluster  mma  instr. shared cycles (ideal)   to shared from L2   shared    L2  issue   mma")
+    print(f"{'':24}millions of{'':34}MB{'':13}us if nothing else")
+    print("math block   cluster  mma  instr. shared cycles (ideal)   to shared from L2", end="   ")
+    print("shared    L2  issue   mma")
     with tempfile.TemporaryDirectory() as folder:
         gpu = build(Path(folder))
         for math, bh, bw, cluster in CASES:

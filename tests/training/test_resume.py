@@ -264,7 +264,7 @@ def test_a_full_disk_is_a_clear_error_and_the_last_state_stays(tmp_path):
 
 def trained(out, *options):
     code = "import torch; torch.set_num_threads(1); from pysim.cli import main; main()"
-    command = ["train", "lenet5", "--data", "synthetic", "--epochs", "3", "--out", str(out), "--json"]
+    command = ["train", "lenet5", "--data", "synthetic", "--epochs", "2", "--out", str(out), "--json"]
     return [sys.executable, "-c", code, *command, *options]
 
 
