@@ -238,9 +238,6 @@ Plan::Plan(const std::vector<BsrView>& groups, Math math, const DeviceLimits& li
     add_cluster(elements, slabs, parts, at(begin), at(std::min(part_count, begin + group_slots * cluster_)),
                 octets_per_chunk, at(group_slots));
   }
-  // Kernels load a step ahead, and one behind the last.
-  places_.resize(places_.size() + at(std::int64_t{depth} * height_), -1);
-  panel_rows_.resize(panel_rows_.size() + at(depth), 0);
   std::int64_t most_octets = 0;
   for (const ChunkEntry& chunk : chunks_) most_octets = std::max<std::int64_t>(most_octets, chunk.octets);
   stage_rows_ = 1 + most_octets * kOctet;

@@ -377,8 +377,7 @@ struct CoreWarp {
 
 /// Adds the products of steps begin .. end - 1 with the panel in `stage`. What a step needs besides comes
 /// from L2, which takes longer than a step's products, and is therefore loaded a step ahead, in turns into
-/// one of two places, so that nothing moves between registers. Behind the last step of all there is one more
-/// to load.
+/// one of two places, so that nothing moves between registers.
 template <class Warp>
 PYSIM_DEVICE void add_steps(typename Warp::Panel& sums, const Arguments& a, const char* stage,
                             std::int32_t begin, std::int32_t end) {
@@ -386,12 +385,12 @@ PYSIM_DEVICE void add_steps(typename Warp::Panel& sums, const Arguments& a, cons
   typename Warp::Ahead even, odd;
   Warp::load_ahead(even, a, begin);
   for (std::int32_t step = begin;; step += 2) {
+    if (step + 1 == end) return Warp::multiply_step(sums, stage, even);
     Warp::load_ahead(odd, a, step + 1);
     Warp::multiply_step(sums, stage, even);
-    if (step + 1 >= end) return;
+    if (step + 2 == end) return Warp::multiply_step(sums, stage, odd);
     Warp::load_ahead(even, a, step + 2);
     Warp::multiply_step(sums, stage, odd);
-    if (step + 2 >= end) return;
   }
 }
 
