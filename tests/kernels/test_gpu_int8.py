@@ -244,7 +244,7 @@ def test_the_core_checks_epilogues_and_their_memory():
     x = torch.zeros(20, 32, dtype=torch.uint8)
     source = (8, 20, 1, 8, *(0,) * 14)
 
-    def run(packed=plan._packed, y=None, epilogue=plan._epilogue):
+    def run(packed=plan._packed, y=None, epilogue=plan._epilogue, source=source):
         result = torch.empty(20, 8) if y is None else y
         plan._plan.run(packed, x, source, result, epilogue=epilogue)
 
@@ -259,6 +259,8 @@ def test_the_core_checks_epilogues_and_their_memory():
         run(packed=Packed(plan._packed.weights, None))
     with pytest.raises(ShapeError, match="640 bytes of Y, got 160"):
         run(y=torch.empty(20, 8, dtype=torch.uint8))
+    with pytest.raises(ShapeError, match="side by side along the reduction, got a stride of 20"):
+        run(source=(8, 20, 20, 1, *(0,) * 14))
     real = GpuPlan(matrix.grid, [(matrix.row_ptr, matrix.col_idx)], math="f32", device=CPU)
     ones = torch.ones(4, 8, 8)
     wide = torch.zeros(20, 32)

@@ -109,6 +109,10 @@ std::int64_t workspace_bytes(const Plan& plan, std::int64_t n) {
 Launches plan_launches(const Plan& plan, const Operands& operands) {
   const int bytes = element_bytes(plan.math());
   const Int8Epilogue* const epilogue = operands.epilogue;
+  // Quads have no loop that copies along columns.
+  const std::int64_t k_stride = operands.source.k_stride;
+  require(plan.math() != Math::i8 || k_stride == 1, kWhere, "quads of X side by side along the reduction",
+          "a stride of " + std::to_string(k_stride));
   require((plan.math() == Math::i8) == (epilogue != nullptr), kWhere, "an epilogue in i8 and there only",
           epilogue == nullptr ? "none" : "one");
   if (epilogue != nullptr) {
